@@ -94,3 +94,14 @@ def make_target(name: str, *, arch: str | None = None, compiler: str | None = No
 
         return HostTarget(compiler=compiler)
     raise InputError(f"--target {name}: expected cuda, host, replay or auto")
+
+
+def build(variant: Variant) -> Built | Rejected:
+    """Compile a variant by the toolchain of its language. Imports neither torch nor a driver: builders stay light."""
+    if variant.language == "cuda":
+        from evo.targets import nvrtc
+
+        return nvrtc.build(variant)
+    from evo.targets import host
+
+    return host.build(variant)

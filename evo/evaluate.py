@@ -1,0 +1,161 @@
+"""One variant down the street: build -> verify -> measure. The first rejection is the answer."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evo.measure import Timing, interleave, measure, sized_launches
+from evo.outcome import Built, Measured, Rejected, Stage
+from evo.targets import DeviceFacts, LaunchError, Program, Stopwatch, Target
+from evo.variant import Variant
+from evo.verify import Oracle, verify
+from evo.workloads import Tensors, Workload
+
+_VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that none can be learned, cheap enough
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Raw samples of finalists, the incumbent and every baseline, taken in one run.
+
+    warm_us, cold_us: microseconds per launch by contender (a variant's key, or "baseline:NAME"), the same rounds for all.
+    """
+
+    warm_us: dict[str, tuple[float, ...]]
+    cold_us: dict[str, tuple[float, ...]]
+    rejected: dict[str, Rejected] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+class Bench:
+    """A target made ready for one case: oracle, inputs and anchor. Lives in the worker that owns the device."""
+
+    def __init__(self, target: Target, workload: Workload, case: Any, timing: Timing) -> None:
+        self.target, self.workload, self.case, self.timing = target, workload, case, timing
+        self.device = "cuda" if target.name == "cuda" else "cpu"
+        self.oracle = Oracle(workload, self.device)
+        self.inputs: Tensors = workload.inputs(case, secrets.randbits(31), self.device)
+        self.anchor_name = ""
+        self._anchor: Stopwatch | None = None
+        self._seed, self._served = secrets.randbits(31), 0
+
+    def facts(self) -> DeviceFacts:
+        return self.target.facts()
+
+    def choose_anchor(self, only: str = "") -> dict[str, float]:
+        """Time every baseline on this case (or one of them); the fastest becomes the anchor. Returns us by name."""
+        times: dict[str, float] = {}
+        watches: dict[str, Stopwatch] = {}
+        for name in [only] if only else self.workload.baselines(self.case, self.device):
+            try:
+                watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], self.timing.launches)
+                launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.sample_us)
+                watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], launches)
+                times[name] = statistics.median(self.target.time([watch], [0] * 9))
+                watches[name] = watch
+            except LaunchError as error:
+                if error.fatal:
+                    raise  # a backend that does not take this case is left out; a lost device is not
+        if times:
+            self.anchor_name = min(times, key=lambda name: times[name])
+            self._anchor = watches[self.anchor_name]
+        return times
+
+    def evaluate(self, variant: Variant, built: Built, best_us: float | None = None) -> Measured | Rejected:
+        """Verify on fresh inputs, then measure beside the anchor.
+
+        Raises: LaunchError when the device can no longer be used by this process.
+        """
+        try:
+            program = self.target.load(built, variant, self.workload)
+        except LaunchError as error:
+            if error.fatal:
+                raise
+            return Rejected(Stage.LAUNCH, error.reason, error.detail)
+        verified = verify(program, built, self.oracle, self.workload.trial_cases(self.case), [self._fresh_seed()])
+        if isinstance(verified, Rejected):
+            return verified
+        return measure(
+            self.target,
+            program,
+            verified,
+            self.case,
+            self.inputs,
+            self._anchor,
+            timing=self.timing,
+            best_us=best_us,
+            anchor_name=self.anchor_name,
+        )
+
+    def contest(self, entries: Sequence[tuple[Variant, Built]], *, rounds: int = 40) -> Contest:
+        """Verify finalists on cases the search did not use, then time them among the baselines, shuffled.
+
+        Raises: LaunchError when the device can no longer be used by this process.
+        """
+        programs: dict[str, Program] = {}
+        rejected: dict[str, Rejected] = {}
+        for variant, built in entries:
+            outcome = self._final_check(variant, built)
+            if isinstance(outcome, Rejected):
+                rejected[variant.key] = outcome
+            else:
+                programs[variant.key] = outcome
+        for name in self.workload.baselines(self.case, self.device):
+            programs[f"baseline:{name}"] = self.target.baseline(self.workload, name)
+        rng = random.Random(secrets.randbits(31))
+        warm = self._timed(programs, [self.inputs], rounds, rng, rejected)
+        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.facts().l2_bytes else {}
+        return Contest(warm, cold, rejected, self.target.environment())
+
+    def _final_check(self, variant: Variant, built: Built) -> Program | Rejected:
+        try:
+            program = self.target.load(built, variant, self.workload)
+            cases = [*self.workload.trial_cases(self.case), *self.workload.final_cases(self.case)]
+            verified = verify(program, built, self.oracle, cases, [secrets.randbits(31) for _ in range(3)])
+        except LaunchError as error:
+            if error.fatal:
+                raise
+            return Rejected(Stage.LAUNCH, error.reason, error.detail)
+        return verified if isinstance(verified, Rejected) else program
+
+    def _timed(
+        self,
+        programs: dict[str, Program],
+        sets: list[Tensors],
+        rounds: int,
+        rng: random.Random,
+        rejected: dict[str, Rejected],
+    ) -> dict[str, tuple[float, ...]]:
+        watches: dict[str, Stopwatch] = {}
+        for name, program in programs.items():
+            if name in rejected:
+                continue
+            try:
+                watch = program.stopwatch(self.case, sets[:1], self.timing.launches)
+                launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.sample_us)
+                watches[name] = program.stopwatch(self.case, sets, max(launches, len(sets)))
+            except LaunchError as error:
+                if error.fatal:
+                    raise
+                if not name.startswith("baseline:"):  # a backend that does not take this case is left out
+                    rejected[name] = Rejected(Stage.MEASURE, error.reason, error.detail)
+        names = list(watches)
+        samples = interleave(self.target, [watches[name] for name in names], rounds, rng)
+        return {name: tuple(times) for name, times in zip(names, samples, strict=True)}
+
+    def _cold_sets(self) -> list[Tensors]:
+        """Enough copies of the inputs that the oldest has left the L2 cache before it is read again."""
+        once = max(1.0, self.workload.bytes_moved(self.case))
+        count = min(128, int(2 * self.facts().l2_bytes / once) + 2)
+        return [{name: tensor.clone() for name, tensor in self.inputs.items()} for _ in range(count)]
+
+    def _fresh_seed(self) -> int:
+        self._served += 1
+        if self._served > _VARIANTS_PER_SEED:
+            self._seed, self._served = secrets.randbits(31), 1
+        return self._seed
