@@ -117,8 +117,8 @@ def _check(program: Program, workload: Workload, truth: Truth, device: str) -> l
         max_bound, norm_bound = truth.max_bound[name], truth.norm_bound[name]
         if not (max_error <= max_bound and norm_error <= norm_bound):  # so that NaN fails
             reason = "wrong_output" if bool(torch.isfinite(out).all()) else "not_finite"
-            detail = f"{where}: error {max_error:.3g} (allowed {max_bound:.3g}), norm {norm_error:.3g} ({norm_bound:.3g})"
-            return Rejected(Stage.VERIFY, reason, detail)
+            found = f"error {max_error:.3g} (allowed {max_bound:.3g}), norm {norm_error:.3g} ({norm_bound:.3g})"
+            return Rejected(Stage.VERIFY, reason, f"{where}: {found}")
         label = f"{case.name}/{truth.distribution}"
         errors.append(CaseError(label, truth.seed, max_error, max_bound, norm_error, norm_bound))
     return errors

@@ -72,7 +72,7 @@ class WorkerProcess:
 
     def __init__(self, spec: WorkerSpec) -> None:
         ours, theirs = socket.socketpair()
-        self._errors = tempfile.TemporaryFile()  # the kernel's and the driver's last words
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process; the kernel's and the driver's last words
         self._process = subprocess.Popen(
             [sys.executable, "-m", "evo.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -134,7 +134,8 @@ class Seat:
         try:
             self.ready = self._activate(self._worker)
         except WorkerLost as lost:
-            raise InputError(f"the worker did not start ({lost.outcome.reason}): {lost.outcome.detail[-600:]}") from None
+            words = f"({lost.outcome.reason}): {lost.outcome.detail[-600:]}"
+            raise InputError(f"the worker did not start {words}") from None
         self._anchor = self.ready.anchor
         self._spare: WorkerProcess | None = None
         self._raise_spare()

@@ -53,7 +53,7 @@ class CudaTarget:
             if self._arch is None:
                 raise InputError("no CUDA device here; --arch sm_89 builds without one")
             return DeviceFacts(name=f"any {self._arch}", arch=self._arch, limits=nvrtc.arch_limits(self._arch))
-        device = torch.cuda.get_device_properties(0)
+        device: Any = torch.cuda.get_device_properties(0)
         arch = f"sm_{device.major}{device.minor}"
         if device.major < 8:
             raise InputError(f"{device.name} is {arch}; expected sm_80 or newer (cp.async and mma.sync m16n8k16)")
@@ -88,7 +88,7 @@ class CudaTarget:
         device.set_current()
         try:
             kernel = ObjectCode.from_cubin(built.binary).get_kernel(variant.entry)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - cuda.core's own error class is private
             raise launch_error(error) from None
         if built.resources.shared_bytes > 48 * 1024:
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -106,7 +106,7 @@ class CudaTarget:
         The first graph is replayed once before, unmeasured, while the host queues the rest.
         Raises: LaunchError when a replay fails.
         """
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(order) + 1)]
+        marks: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(len(order) + 1)]
         stream = torch.cuda.current_stream()
         graphs = [stopwatch.graph for stopwatch in stopwatches]  # type: ignore[attr-defined]
         try:
@@ -156,7 +156,7 @@ class CudaProgram:
             torch.cuda.synchronize()
         except LaunchError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - cuda.core's own error class is private
             raise launch_error(error) from None
 
     def stopwatch(self, case: Any, input_sets: Sequence[Tensors], launches: int) -> GraphStopwatch:
@@ -242,8 +242,10 @@ def _capture(enqueue: Any, sets: int, launches: int, kept: Any) -> GraphStopwatc
 
 
 def _outputs(workload: Workload, case: Any) -> Tensors:
-    shapes = workload.empty_outputs(case)
-    return {name: torch.empty(shape, dtype=getattr(torch, dtype), device="cuda") for name, (shape, dtype) in shapes.items()}
+    return {
+        name: torch.empty(shape, dtype=getattr(torch, dtype), device="cuda")
+        for name, (shape, dtype) in workload.empty_outputs(case).items()
+    }
 
 
 def _argument(value: Any) -> Any:

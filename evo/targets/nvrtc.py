@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cuda.bindings import nvrtc
 
@@ -137,13 +138,13 @@ def parse_resources(log: str) -> Resources:
     )
 
 
-def _text(program: object) -> str:
+def _text(program: Any) -> str:
     log = b" " * _call(nvrtc.nvrtcGetProgramLogSize(program))
     _call(nvrtc.nvrtcGetProgramLog(program, log))
-    return log.rstrip(b"\0 ").decode(errors="replace")
+    return str(log.rstrip(b"\0 ").decode(errors="replace"))
 
 
-def _call(result: tuple[object, ...]) -> object:
+def _call(result: tuple[Any, ...]) -> Any:
     """The values of a binding's call. Raises: RuntimeError when NVRTC itself fails."""
     status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:

@@ -103,9 +103,7 @@ class Attention:
         for seq_q, seq_kv in ((1, 1000), (200, 33), (64, 511)):
             uneven = replace(case, shape=f"s{seq_q}_{seq_kv}", batch=1, heads=2, seq_q=seq_q, seq_kv=seq_kv)
             cases.append((uneven, "normal"))
-        for distribution in ("large_logits", "constant_rows", "tiny_values"):
-            cases.append((case, distribution))
-        return cases
+        return [*cases, *((case, distribution) for distribution in ("large_logits", "constant_rows", "tiny_values"))]
 
     def inputs(self, case: AttentionCase, seed: int, device: str, distribution: str = "normal") -> Tensors:
         """q, k and v drawn independently of one another; the same on every device for a seed."""
