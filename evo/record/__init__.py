@@ -8,7 +8,8 @@ record.finish_campaign(campaign_id, "done", "budget spent")
 
 from __future__ import annotations
 
-from evo.record.record import Record, is_abandoned, open_record, upgrade_database
+from evo.record.drivers import is_abandoned
+from evo.record.record import Record, open_record, upgrade_database
 from evo.record.values import (
     Campaign,
     CampaignSpec,

@@ -14,8 +14,9 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from evo.errors import InputError
 from evo.record.schema import REVISIONS
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 5_000
 SQLITE_MAGIC = b"SQLite format 3\x00"
+UNUSABLE = (DBAPIError, sqlite3.Error)  # the latter, bare, when a new connection's first pragma fails
 
 
 def parse_url(database: str | Path) -> sa.URL:
@@ -59,9 +60,9 @@ def open_engine(url: sa.URL, *, create: bool, upgrade: bool, read_only: bool) ->
     engine = _make_engine(url, read_only=read_only)
     try:
         if path is not None and not read_only:
-            _set_wal(engine, path)
+            _set_wal(engine)
         _bring_schema(engine, display_name(url), create=create and not read_only, upgrade=upgrade and not read_only)
-    except DBAPIError as error:
+    except UNUSABLE as error:
         engine.dispose()
         raise InputError(f"{display_name(url)}: {explain(error)}") from None
     except BaseException:
@@ -70,9 +71,9 @@ def open_engine(url: sa.URL, *, create: bool, upgrade: bool, read_only: bool) ->
     return engine
 
 
-def explain(error: DBAPIError) -> str:
+def explain(error: DBAPIError | sqlite3.Error) -> str:
     """The driver's words in one line with what to do, for the failures that users meet."""
-    words = " ".join(str(error.orig).split())
+    words = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
     hints = (
         ("locked", "locked by another program; wait for it or choose another --db"),
         ("not a database", "not a database; expected a file made by evo"),
@@ -112,7 +113,7 @@ def database_revision(database: str | Path) -> str:
     try:
         with engine.connect() as connection:
             return schema_version(connection) or ""
-    except DBAPIError as error:
+    except UNUSABLE as error:
         raise InputError(f"{display_name(url)}: {explain(error)}") from None
     finally:
         engine.dispose()
@@ -191,20 +192,21 @@ def _listen_sqlite(engine: sa.Engine, *, read_only: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
+        options = connection.get_execution_options()
+        writes = options.get("writes", False)
+        if writes:
+            patience_ms = options.get("busy_timeout_ms", BUSY_TIMEOUT_MS)
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _set_wal(engine: sa.Engine, path: Path) -> None:
+def _set_wal(engine: sa.Engine) -> None:
     """Readers then never wait for the writer."""
     raw = engine.raw_connection()
     try:
         mode = raw.cursor().execute("PRAGMA journal_mode").fetchone()[0]
         if mode != "wal":
             raw.cursor().execute("PRAGMA journal_mode = WAL")
-    except sqlite3.Error as error:
-        words = explain(DBAPIError("", None, error))
-        raise InputError(f"{path}: {words}") from None
     finally:
         raw.close()
 

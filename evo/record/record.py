@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedEr
 from evo.errors import InputError
 from evo.record import lines, read
 from evo.record.apply import apply_line, apply_spooled
+from evo.record.drivers import is_abandoned
 from evo.record.lines import Line
-from evo.record.open import database_revision, display_name, explain, open_engine, parse_url, sqlite_path
+from evo.record.open import UNUSABLE, database_revision, display_name, explain, open_engine, parse_url, sqlite_path
 from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow
 from evo.record.spool import Spool
 from evo.record.values import (
@@ -44,7 +46,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRY_S = 2.0  # how often a failed database is tried again while results go to the spool
-ABANDONED_S = 60.0  # without a heartbeat for so long, a running campaign's driver is taken for dead
+RETRY_TIMEOUT_MS = 100  # and how long such a try waits for another writer
 STATES = ("done", "interrupted", "failed")
 
 
@@ -79,6 +81,7 @@ class Record:
     def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
+        self._hasty = engine.execution_options(writes=True, busy_timeout_ms=RETRY_TIMEOUT_MS)
         self.read_only = read_only
         self.name = display_name(engine.url)
         path = sqlite_path(engine.url)
@@ -188,7 +191,7 @@ class Record:
         if self._failed_at is not None:
             self._try_merge()
             return
-        with contextlib.suppress(DBAPIError), self._writer.begin() as connection:
+        with contextlib.suppress(*UNUSABLE), self._writer.begin() as connection:
             statement = sa.update(CampaignRow).where(CampaignRow.id == campaign_id)
             connection.execute(statement.values(heartbeat_at=time.time()))
 
@@ -206,7 +209,7 @@ class Record:
             return 0
         try:
             count = self._spool.merge(self._write_spooled, files=files)
-        except DBAPIError as error:
+        except UNUSABLE as error:
             _raise_bugs(error)
             log.warning("%s: %s; spooled results stay beside it", self.name, explain(error))
             return 0
@@ -229,18 +232,19 @@ class Record:
                 numbers = [line["trial"]["number"] for line in batch if line["kind"] == "trial"]
                 raise ValueError(f"trial {numbers} of campaign {batch[0]['campaign']}: {error.orig}") from error
             raise
-        except DBAPIError as error:
+        except UNUSABLE as error:
             _raise_bugs(error)
             self._fail(error)
             self._spool.append(batch)
             return [None] * len(batch)
 
     def _write_spooled(self, batch: Sequence[Line]) -> None:
-        with self._writer.begin() as connection:
+        writer = self._writer if self._failed_at is None else self._hasty
+        with writer.begin() as connection:
             for line in batch:
                 apply_spooled(connection, line)
 
-    def _fail(self, error: DBAPIError) -> None:
+    def _fail(self, error: DBAPIError | sqlite3.Error) -> None:
         self._failed_at = time.monotonic()
         if not self._warned:
             self._warned = True
@@ -254,7 +258,7 @@ class Record:
             return False
         try:
             count = self._spool.merge(self._write_spooled)
-        except DBAPIError as error:
+        except UNUSABLE as error:
             _raise_bugs(error)
             self._failed_at = time.monotonic()
             return False
@@ -266,7 +270,7 @@ class Record:
     def _user_errors(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
+        except UNUSABLE as error:
             _raise_bugs(error)
             raise InputError(f"{self.name}: {explain(error)}") from None
 
@@ -388,29 +392,10 @@ class Record:
         return self._read(read.read_intervals, campaign_id)
 
 
-def is_abandoned(campaign: Campaign, now: float | None = None) -> bool:
-    """Whether a campaign is called running but its driver is gone."""
-    if campaign.state != "running":
-        return False
-    silent_s = (now or time.time()) - campaign.heartbeat_at
-    if campaign.host == socket.gethostname() and _process_lives(campaign.pid):
-        return silent_s > 10 * ABANDONED_S  # another process may have got the number since
-    return campaign.host == socket.gethostname() or silent_s > ABANDONED_S
-
-
-def _process_lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _raise_bugs(error: DBAPIError) -> None:
+def _raise_bugs(error: DBAPIError | sqlite3.Error) -> None:
     """Let our own mistakes through: only a database that cannot be used is the user's matter."""
     if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
         raise error
-    if any(words in str(error.orig) for words in ("no such column", "has no column", "syntax error")):
+    words_of_driver = str(error.orig if isinstance(error, DBAPIError) else error)
+    if any(words in words_of_driver for words in ("no such column", "has no column", "syntax error")):
         raise error
