@@ -1,0 +1,1 @@
+"""Schema changes of results.db, in order; applied by evo.record only."""

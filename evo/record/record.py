@@ -1,0 +1,401 @@
+"""The record as one object: writes that never lose a result, and reads."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+
+from evo.errors import InputError
+from evo.record import lines, read
+from evo.record.apply import apply_line, apply_spooled
+from evo.record.drivers import is_abandoned
+from evo.record.lines import Line
+from evo.record.open import UNUSABLE, database_revision, display_name, explain, open_engine, parse_url, sqlite_path
+from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow
+from evo.record.spool import Spool
+from evo.record.values import (
+    Campaign,
+    CampaignSpec,
+    Elite,
+    Event,
+    Failure,
+    Interval,
+    Place,
+    Promotion,
+    RecordedPromotion,
+    RecordedTrial,
+    Samples,
+    Trial,
+    VariantRecord,
+)
+
+log = logging.getLogger("evo.record")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RETRY_S = 2.0  # how often a failed database is tried again while results go to the spool
+RETRY_TIMEOUT_MS = 100  # and how long such a try waits for another writer
+STATES = ("done", "interrupted", "failed")
+
+
+def open_record(
+    url: str | Path = "results.db", *, create: bool = True, upgrade: bool = False, read_only: bool = False
+) -> Record:
+    """Open a results database, made if it is new; merges what an earlier run had to spool beside it.
+
+    url: a file, or any SQLAlchemy URL.
+    Raises: InputError in one line: not a database, unwritable, missing (create=False), schema older or newer.
+    """
+    parsed = parse_url(url)
+    record = Record(open_engine(parsed, create=create, upgrade=upgrade, read_only=read_only), read_only=read_only)
+    if not read_only:
+        record.merge_spool()
+    return record
+
+
+def upgrade_database(url: str | Path) -> tuple[str, str]:
+    """Bring an older database to this program's schema; returns the revisions before and after.
+
+    Raises: InputError.
+    """
+    before = database_revision(url)
+    open_record(url, create=False, upgrade=True).close()
+    return before, REVISIONS[-1]
+
+
+class Record:
+    """A results database. One process writes; any number read."""
+
+    def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+        self._hasty = engine.execution_options(writes=True, busy_timeout_ms=RETRY_TIMEOUT_MS)
+        self.read_only = read_only
+        self.name = display_name(engine.url)
+        path = sqlite_path(engine.url)
+        self._spool = Spool(path if path is not None else Path(f"{engine.url.database or 'evo'}.results"))
+        self._failed_at: float | None = None  # since when lines go to the spool
+        self._warned = False
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Merge what is spooled if the database takes it, and let go of the file."""
+        if not self.read_only and (self._failed_at is not None or len(self._spool)):
+            self.merge_spool()
+            rescued = self._spool.rescue()
+            if rescued is not None:
+                log.warning("results were kept in %s; move it beside %s to merge them", rescued, self.name)
+        self._engine.dispose()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def start_campaign(self, spec: CampaignSpec) -> int:
+        """Record that a search starts now in this process; returns its id. Raises: InputError."""
+        columns = lines.campaign_columns(spec)
+        environment = lines.plain(dataclasses.asdict(spec.environment))
+        with self._user_errors(), self._writer.begin() as connection:
+            where = [c == environment[c.key] for c in EnvironmentRow.__table__.c if c.key not in {"id", "clocks"}]
+            known = connection.execute(sa.select(EnvironmentRow.id, EnvironmentRow.clocks).where(*where)).all()
+            same = [row.id for row in known if row.clocks == environment["clocks"]]
+            if not same:
+                insert = sa.insert(EnvironmentRow).values(**environment).returning(EnvironmentRow.id)
+                same = [connection.execute(insert).scalar_one()]
+            insert = sa.insert(CampaignRow).values(environment_id=same[0], **columns).returning(CampaignRow.id)
+            return int(connection.execute(insert).scalar_one())
+
+    def resume_campaign(self, campaign_id: int) -> None:
+        """Make an unfinished campaign this process's own.
+
+        Raises: InputError when there is none of that id or another living process runs it.
+        """
+        campaign = self.campaign(campaign_id)
+        if campaign.state == "running" and campaign.pid != os.getpid() and not is_abandoned(campaign):
+            raise InputError(f"{self.name}: campaign {campaign_id} is being run by process {campaign.pid}")
+        now = time.time()
+        columns = {"state": "running", "end_reason": "", "ended_at": None, "heartbeat_at": now}
+        columns |= {"pid": os.getpid(), "host": socket.gethostname()}
+        with self._user_errors(), self._writer.begin() as connection:
+            connection.execute(sa.update(CampaignRow).where(CampaignRow.id == campaign_id).values(**columns))
+
+    def record_trial(self, campaign_id: int, trial: Trial) -> int | None:
+        """Record one outcome; returns its id, or None when it went to the spool.
+
+        Raises: ValueError when that number is recorded already.
+        """
+        return self._write([lines.trial_line(campaign_id, trial)])[0]
+
+    def record_trials(self, campaign_id: int, trials: Sequence[Trial]) -> list[int | None]:
+        """Record several outcomes in one transaction."""
+        return self._write([lines.trial_line(campaign_id, trial) for trial in trials])
+
+    def record_promotion(self, campaign_id: int, promotion: Promotion) -> int | None:
+        """Record a finalist's verdict; its variant must have been recorded in a trial."""
+        return self._write([lines.promotion_line(campaign_id, promotion)])[0]
+
+    def crown(self, campaign_id: int, place: Place, variant_keys: Sequence[str], at: float = 0.0) -> None:
+        """Make these variants the elites of the place, best first; at most three, fewer demote, none clears.
+
+        Each must have an accepted promotion there. Those who leave stay in the history.
+        Raises: ValueError when one has none.
+        """
+        self._write([lines.crown_line(campaign_id, place, variant_keys, at)])
+
+    def record_event(self, campaign_id: int, event: Event) -> None:
+        """Record an insight, a warning or an incident."""
+        self._write([lines.event_line(campaign_id, event)])
+
+    def record_intervals(self, campaign_id: int, intervals: Sequence[Interval]) -> None:
+        """Record what workers did and when."""
+        self._write([lines.intervals_line(campaign_id, intervals)])
+
+    def update_campaign(
+        self,
+        campaign_id: int,
+        *,
+        baselines: Mapping[str, float] | None = None,
+        anchor: str | None = None,
+        kill_rate: Mapping[str, Any] | None = None,
+        control_share: float | None = None,
+        space: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        budget: int | None = None,
+    ) -> None:
+        """Record facts that are known only while the campaign runs; None leaves a fact as it is."""
+        given = {"baselines": baselines, "anchor": anchor, "kill_rate": kill_rate, "control_share": control_share}
+        given |= {"space": space, "options": options, "budget": budget}
+        columns = {name: value for name, value in given.items() if value is not None}
+        if columns:
+            self._write([lines.update_line(campaign_id, columns)])
+
+    def heartbeat(self, campaign_id: int) -> None:
+        """Say that the driver lives; says nothing when the database cannot be written."""
+        if self._failed_at is not None:
+            self._try_merge()
+            return
+        with contextlib.suppress(*UNUSABLE), self._writer.begin() as connection:
+            statement = sa.update(CampaignRow).where(CampaignRow.id == campaign_id)
+            connection.execute(statement.values(heartbeat_at=time.time()))
+
+    def finish_campaign(self, campaign_id: int, state: str, reason: str = "") -> None:
+        """Record the end: state is done, interrupted or failed."""
+        if state not in STATES:
+            raise ValueError(f"state {state!r}: expected one of {STATES}")
+        now = time.time()
+        columns = {"state": state, "end_reason": reason, "ended_at": now, "heartbeat_at": now}
+        self._write([lines.update_line(campaign_id, columns)])
+
+    def merge_spool(self, files: Sequence[Path] | None = None) -> int:
+        """Write what was spooled into the database; returns how many lines. What cannot be written stays spooled."""
+        if files is None and not self._spool.files() and not len(self._spool):
+            return 0
+        try:
+            count = self._spool.merge(self._write_spooled, files=files)
+        except UNUSABLE as error:
+            _raise_bugs(error)
+            log.warning("%s: %s; spooled results stay beside it", self.name, explain(error))
+            return 0
+        if count:
+            log.warning("%s: %d spooled results merged", self.name, count)
+        return count
+
+    def _write(self, batch: Sequence[Line]) -> list[int | None]:
+        """Write lines in one transaction, or spool them when the database cannot take them."""
+        if self.read_only:
+            raise RuntimeError(f"{self.name} was opened to be read only")
+        if self._failed_at is not None and not self._try_merge():
+            self._spool.append(batch)
+            return [None] * len(batch)
+        try:
+            with self._writer.begin() as connection:
+                return [apply_line(connection, line) for line in batch]
+        except IntegrityError as error:
+            if "trials" in str(error.orig):
+                numbers = [line["trial"]["number"] for line in batch if line["kind"] == "trial"]
+                raise ValueError(f"trial {numbers} of campaign {batch[0]['campaign']}: {error.orig}") from error
+            raise
+        except UNUSABLE as error:
+            _raise_bugs(error)
+            self._fail(error)
+            self._spool.append(batch)
+            return [None] * len(batch)
+
+    def _write_spooled(self, batch: Sequence[Line]) -> None:
+        writer = self._writer if self._failed_at is None else self._hasty
+        with writer.begin() as connection:
+            for line in batch:
+                apply_spooled(connection, line)
+
+    def _fail(self, error: DBAPIError | sqlite3.Error) -> None:
+        self._failed_at = time.monotonic()
+        if not self._warned:
+            self._warned = True
+            place = self._spool.prefix.with_name(f"{self._spool.prefix.name}.spool-*.jsonl")
+            log.warning("%s: %s. Results go to %s until it works again", self.name, explain(error), place)
+
+    def _try_merge(self) -> bool:
+        """Try the failed database again, seldom enough not to hold up the search; True when all is written."""
+        assert self._failed_at is not None
+        if time.monotonic() - self._failed_at < RETRY_S:
+            return False
+        try:
+            count = self._spool.merge(self._write_spooled)
+        except UNUSABLE as error:
+            _raise_bugs(error)
+            self._failed_at = time.monotonic()
+            return False
+        self._failed_at, self._warned = None, False
+        log.warning("%s works again: %d spooled results merged", self.name, count)
+        return True
+
+    @contextlib.contextmanager
+    def _user_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UNUSABLE as error:
+            _raise_bugs(error)
+            raise InputError(f"{self.name}: {explain(error)}") from None
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def _read(self, query: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._user_errors(), self._engine.connect() as connection:
+            return query(connection, *args, **kwargs)
+
+    def campaigns(
+        self, *, base: str | None = None, state: str | None = None, limit: int | None = None, offset: int = 0
+    ) -> list[Campaign]:
+        """Campaigns with their counts, newest first."""
+        return self._read(read.read_campaigns, base=base, state=state, limit=limit, offset=offset)
+
+    def campaign(self, campaign_id: int) -> Campaign:
+        """One campaign. Raises: InputError when there is none of that id."""
+        found = self._read(read.read_campaigns, campaign_id=campaign_id)
+        if not found:
+            raise InputError(f"{self.name}: no campaign {campaign_id}; `evo runs` lists them")
+        return found[0]
+
+    def unfinished_campaigns(self, base: str | None = None) -> list[Campaign]:
+        """Campaigns that can be resumed: interrupted, or running without a living driver; newest first."""
+        campaigns = self.campaigns(base=base)
+        return [item for item in campaigns if item.state == "interrupted" or is_abandoned(item)]
+
+    def trials(
+        self,
+        campaign_id: int,
+        *,
+        after: int | None = None,
+        valid_only: bool = False,
+        details: bool = True,
+        by_time: bool = False,
+        limit: int | None = None,
+    ) -> list[RecordedTrial]:
+        """A campaign's trials by number, or fastest first; after: only numbers above."""
+        return self._read(
+            read.read_trials,
+            campaign_id=campaign_id,
+            after=after,
+            valid_only=valid_only,
+            details=details,
+            by_time=by_time,
+            limit=limit,
+        )
+
+    def trial(self, trial_id: int) -> RecordedTrial:
+        """One trial by its id. Raises: InputError when there is none."""
+        found = self._read(read.read_trials, trial_id=trial_id)
+        if not found:
+            raise InputError(f"{self.name}: no trial {trial_id}; `evo runs` lists campaigns and their trials")
+        return found[0]
+
+    def trials_of(self, variant_key: str) -> list[RecordedTrial]:
+        """All trials of one variant, whatever the campaign."""
+        return self._read(read.read_trials, variant_key=variant_key)
+
+    def variant(self, key: str) -> VariantRecord:
+        """One variant with its sources. Raises: InputError when there is none."""
+        found = self._read(read.read_variant, key)
+        if found is None:
+            raise InputError(f"{self.name}: no variant {key}; `evo runs` lists campaigns and their variants")
+        return found
+
+    def binaries(self, campaign_id: int) -> dict[str, int]:
+        """Binary hash -> number of the campaign's first trial with it."""
+        return self._read(read.read_binaries, campaign_id)
+
+    def failures(self, campaign_id: int) -> list[Failure]:
+        """Rejections counted by stage and reason, most frequent first."""
+        return self._read(read.read_failures, campaign_id)
+
+    def samples(self, trial_id: int | None = None, *, promotion_id: int | None = None) -> list[Samples]:
+        """Raw samples of one trial or one promotion."""
+        if (trial_id is None) == (promotion_id is None):
+            raise ValueError("samples: expected a trial or a promotion")
+        return self._read(read.read_samples, trial_id=trial_id, promotion_id=promotion_id)
+
+    def promotions(self, *, campaign_id: int | None = None, variant_key: str | None = None) -> list[RecordedPromotion]:
+        """Promotions and refusals, newest first, without their samples."""
+        return self._read(read.read_promotions, campaign_id=campaign_id, variant_key=variant_key)
+
+    def promotion(self, promotion_id: int) -> RecordedPromotion:
+        """One promotion. Raises: InputError when there is none."""
+        found = self._read(read.read_promotions, promotion_id=promotion_id)
+        if not found:
+            raise InputError(f"{self.name}: no promotion {promotion_id}")
+        return found[0]
+
+    def elites(
+        self,
+        *,
+        base: str | None = None,
+        case_name: str | None = None,
+        dtype: str | None = None,
+        arch: str | None = None,
+        variant_key: str | None = None,
+        history: bool = False,
+    ) -> list[Elite]:
+        """Reigning elites by place and rank; history adds those of before."""
+        return self._read(
+            read.read_elites,
+            base=base,
+            case_name=case_name,
+            dtype=dtype,
+            arch=arch,
+            variant_key=variant_key,
+            history=history,
+        )
+
+    def events(self, campaign_id: int, kind: str | None = None) -> list[Event]:
+        """A campaign's events in order of time."""
+        return self._read(read.read_events, campaign_id, kind)
+
+    def intervals(self, campaign_id: int) -> list[Interval]:
+        """What the campaign's workers did, by start."""
+        return self._read(read.read_intervals, campaign_id)
+
+
+def _raise_bugs(error: DBAPIError | sqlite3.Error) -> None:
+    """Let our own mistakes through: only a database that cannot be used is the user's matter."""
+    if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
+        raise error
+    words_of_driver = str(error.orig if isinstance(error, DBAPIError) else error)
+    if any(words in words_of_driver for words in ("no such column", "has no column", "syntax error")):
+        raise error
