@@ -1,0 +1,63 @@
+"""Proposers: what to try next, given what came of what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evo.errors import InputError
+from evo.expression import nearest_name
+from evo.search.proposer import Proposer
+from evo.space import Configuration, SearchSpace
+
+if TYPE_CHECKING:
+    from evo.search.optuna_sampler import EvoSampler
+
+__all__ = ["EvoSampler", "Proposer", "make_proposer", "proposer_names"]
+
+OWN = ("evo", "evo-insight", "evo-free", "random")
+OPTUNA = ("tpe", "tpe-ordered", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc")  # short names; others as optuna:NAME
+
+
+def proposer_names() -> tuple[str, ...]:
+    """Names that make_proposer knows without the prefix "optuna:"."""
+    return OWN + OPTUNA
+
+
+def make_proposer(
+    name: str,
+    space: SearchSpace,
+    seed: int = 0,
+    *,
+    budget: int | None = None,
+    seeds: Sequence[Configuration] = (),
+) -> Proposer:
+    """The proposer of this name on this space.
+
+    budget: trials the search will have, where known; seeds: configurations to try first (elites found elsewhere).
+    Raises: InputError for an unknown name or for a sampler whose package is not installed.
+    """
+    if name == "random":
+        from evo.search.random import RandomProposer
+
+        return RandomProposer(space, seed, budget=budget, seeds=seeds)
+    if name in OWN:
+        from evo.search.evolution import EvolutionProposer
+
+        return EvolutionProposer(space, seed, budget=budget, seeds=seeds)
+    if name in OPTUNA or name.startswith("optuna:"):
+        from evo.search.optuna_adapter import OptunaProposer
+
+        return OptunaProposer(name.removeprefix("optuna:"), space, seed, budget=budget, seeds=seeds)
+    expected = ", ".join(proposer_names())
+    raise InputError(
+        f"proposer: unknown name {name!r}{nearest_name(name, proposer_names())}, expected {expected} or optuna:NAME"
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EvoSampler":  # imports Optuna, which takes a second
+        from evo.search.optuna_sampler import EvoSampler
+
+        return EvoSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

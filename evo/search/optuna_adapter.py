@@ -1,0 +1,172 @@
+"""Any Optuna sampler as a proposer, through ask and tell; its suggestions are repaired to untried admissible ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from evo.errors import InputError
+from evo.expression import nearest_name
+from evo.outcome import Measured, Outcome
+from evo.search.history import Indices
+from evo.search.proposer import HistoryProposer
+from evo.space import Configuration, SearchSpace
+
+RESAMPLED_MOST = 6  # suggestions thrown away for one proposal before the last of them is repaired
+NUMERIC = {"cmaes", "gp", "qmc", "tpe-ordered"}  # models of numbers; the others see each knob as a set of choices
+GENERATIONS = {"cmaes", "nsgaii", "nsgaiii"}  # a generation is complete only when each of its own trials is told
+PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
+UNFIT = {"base", "partialfixed", "grid"}
+
+
+class OptunaProposer(HistoryProposer):
+    """Suggestions of one Optuna sampler on this space."""
+
+    def __init__(
+        self,
+        name: str,
+        space: SearchSpace,
+        seed: int,
+        *,
+        budget: int | None = None,
+        seeds: Sequence[Configuration] = (),
+    ) -> None:
+        """name: as in Optuna's class names without "Sampler", lower case: tpe, cmaes, nsgaii, gp, qmc, random...
+
+        Raises: InputError for an unknown sampler or one whose package is not installed.
+        """
+        super().__init__(space, seed, budget=budget, seeds=seeds)
+        self.name = name
+        self.sampler = make_sampler(name, seed)
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.optuna = optuna
+        self.study = optuna.create_study(sampler=self.sampler, direction="minimize")
+        self.orders = [k.coordinates.argsort(kind="stable").tolist() for k in space.knobs]
+        self.places = [{index: at for at, index in enumerate(order)} for order in self.orders]
+        self.distributions = self._distributions()
+        self.asked: dict[Indices, tuple[Any, bool]] = {}  # configuration -> Optuna's trial, and whether it was repaired
+        self.worst = 0.0
+
+    def propose(self, n: int) -> Iterator[Indices]:
+        """The sampler's suggestions, each made admissible and untried."""
+        for _ in range(n):
+            indices = self._suggest()
+            if indices is None:
+                return
+            yield indices
+
+    def learn(self, indices: Indices, outcome: Outcome, first: bool) -> None:
+        """Tell the study; a trial of another's making is added to it."""
+        trial, repaired = self.asked.pop(indices, (None, False))
+        if not first:
+            return
+        value = self.history.trials[-1].time_us
+        failed = value != value
+        if isinstance(outcome, Measured) and not failed:
+            self.worst = max(self.worst, value)
+        if failed and self.name in NUMERIC | GENERATIONS and self.worst > 0:
+            failed, value = False, self.worst  # these models have no notion of failure
+        state = self.optuna.trial.TrialState
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if trial is not None and not repaired:
+                if failed:
+                    self.study.tell(trial, state=state.PRUNED if self.name.startswith("tpe") else state.FAIL)
+                else:
+                    self.study.tell(trial, value)
+                return
+            if trial is not None:
+                self.study.tell(trial, state=state.FAIL)
+            self.study.add_trial(
+                self.optuna.trial.create_trial(
+                    params=self._parameters(indices),
+                    distributions=self.distributions,
+                    value=None if failed else value,
+                    state=state.PRUNED if failed else state.COMPLETE,
+                )
+            )
+
+    def _suggest(self) -> Indices | None:
+        indices: Indices = ()
+        for attempt in range(RESAMPLED_MOST):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    trial = self.study.ask(self.distributions)
+                except ImportError as error:
+                    raise _not_installed(self.name, error.name or "a package it needs") from None
+            indices = self._indices(trial.params)
+            admissible = self.space.at(indices) in self.space
+            if admissible and not self.history.is_taken(indices):
+                self.asked[indices] = (trial, False)
+                return indices
+            if attempt < RESAMPLED_MOST - 1 and self.name not in GENERATIONS:
+                self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
+                continue
+            break
+        nearest = self.history.nearest_untaken(indices)
+        if nearest is None:
+            self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
+            return None
+        self.asked[nearest] = (trial, self.name not in GENERATIONS)
+        return nearest
+
+    def _distributions(self) -> dict[str, Any]:
+        kinds = self.optuna.distributions
+        return {
+            k.name: kinds.IntDistribution(0, len(k.values) - 1)
+            if self.name in NUMERIC and k.ordered
+            else kinds.CategoricalDistribution(list(range(len(k.values))))
+            for k in self.space.knobs
+        }
+
+    def _indices(self, parameters: dict[str, Any]) -> Indices:
+        return tuple(order[int(parameters[k.name])] for k, order in zip(self.space.knobs, self.orders, strict=True))
+
+    def _parameters(self, indices: Indices) -> dict[str, int]:
+        return {k.name: place[i] for k, place, i in zip(self.space.knobs, self.places, indices, strict=True)}
+
+
+def sampler_names() -> list[str]:
+    """Names of Optuna's samplers that can be proposers."""
+    import optuna
+
+    names = [n.removesuffix("Sampler").lower() for n in dir(optuna.samplers) if n.endswith("Sampler")]
+    return sorted({n for n in names if n not in UNFIT} | {"tpe-ordered"})
+
+
+def make_sampler(name: str, seed: int) -> Any:
+    """The Optuna sampler of this name, seeded.
+
+    Raises: InputError for an unknown sampler or one whose package is not installed.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise _not_installed(name, "optuna")
+    import optuna
+
+    known = {n.removesuffix("Sampler").lower(): n for n in dir(optuna.samplers) if n.endswith("Sampler")}
+    plain = "tpe" if name == "tpe-ordered" else name
+    if plain not in known or plain in UNFIT:
+        raise InputError(f"proposer: unknown Optuna sampler {name!r}{nearest_name(name, sampler_names())}")
+    for package in PACKAGES.get(plain, ()):
+        if importlib.util.find_spec(package) is None:
+            raise _not_installed(name, package)
+    options: dict[str, Any] = {"seed": seed}
+    if plain == "tpe":
+        options |= {"multivariate": True, "constant_liar": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna marks several options as experimental
+        try:
+            return getattr(optuna.samplers, known[plain])(**options)
+        except ImportError as error:
+            raise _not_installed(name, error.name or "a package it needs") from None
+        except TypeError as error:
+            raise InputError(f"proposer: the Optuna sampler {name!r} needs more than a seed: {error}") from None
+
+
+def _not_installed(name: str, package: str) -> InputError:
+    return InputError(f"proposer: {name!r} needs the package {package}; install it with: pip install {package}")
