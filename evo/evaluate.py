@@ -23,7 +23,7 @@ _VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that
 class Contest:
     """Raw samples of finalists, the incumbent and every baseline, taken in one run.
 
-    warm_us, cold_us: microseconds per launch by contender (a variant's key, or "baseline:NAME"), the same rounds for all.
+    warm_us, cold_us: microseconds per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
     """
 
     warm_us: dict[str, tuple[float, ...]]
@@ -111,7 +111,7 @@ class Bench:
             programs[f"baseline:{name}"] = self.target.baseline(self.workload, name)
         rng = random.Random(secrets.randbits(31))
         warm = self._timed(programs, [self.inputs], rounds, rng, rejected)
-        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.facts().l2_bytes else {}
+        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
         return Contest(warm, cold, rejected, self.target.environment())
 
     def _final_check(self, variant: Variant, built: Built) -> Program | Rejected:

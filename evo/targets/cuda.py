@@ -115,7 +115,8 @@ class CudaTarget:
         The first graph is replayed once before, unmeasured, while the host queues the rest.
         Raises: LaunchError when a replay fails.
         """
-        marks: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(len(order) + 1)]
+        make_event: Any = torch.cuda.Event
+        marks = [make_event(enable_timing=True) for _ in range(len(order) + 1)]
         stream = torch.cuda.current_stream()
         graphs = [stopwatch.graph for stopwatch in stopwatches]  # type: ignore[attr-defined]
         try:
