@@ -53,7 +53,9 @@ class Bench:
         watches: dict[str, Stopwatch] = {}
         for name in [only] if only else self.workload.baselines(self.case, self.device):
             try:
-                watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], self.timing.launches)
+                watch = self.target.baseline(self.workload, name).stopwatch(
+                    self.case, [self.inputs], self.timing.launches
+                )
                 launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.sample_us)
                 watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], launches)
                 times[name] = statistics.median(self.target.time([watch], [0] * 9))
