@@ -40,7 +40,8 @@ class Binding:
     """What turns a configuration into a variant: the case's constants, the device's facts, the toolchain."""
 
     base: Base
-    space: SearchSpace
+    space: SearchSpace  # what is searched
+    rules_space: SearchSpace  # where derived values come from: the same, or the base's own when a recording is played
     constants: Mapping[str, Value]
     facts: Mapping[str, Value]
     arch: str
@@ -49,7 +50,7 @@ class Binding:
     def variant(self, configuration: Configuration) -> Variant:
         return make_variant(
             self.base,
-            self.space,
+            self.rules_space,
             configuration,
             constants=self.constants,
             facts=self.facts,

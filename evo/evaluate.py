@@ -23,7 +23,7 @@ _VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that
 class Contest:
     """Raw samples of finalists, the incumbent and every baseline, taken in one run.
 
-    warm_us, cold_us: microseconds per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
+    warm_us, cold_us: us per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
     """
 
     warm_us: dict[str, tuple[float, ...]]

@@ -36,9 +36,7 @@ class Crowning:
     reigning: tuple[str, ...]
 
 
-def judge(
-    contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN
-) -> Crowning:
+def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN) -> Crowning:
     """Decide from one contest's samples who reigns.
 
     finalists, incumbents: variant keys, all timed in the contest; incumbents[0] is the champion of before. A finalist
@@ -86,7 +84,9 @@ def _judge_one(
         return Verdict(key, True, "first of its place", time, ratio)
     gain = gain_interval(samples, contest.warm_us[champion])
     if gain.low > 1.0 + margin:
-        return Verdict(key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain)
+        return Verdict(
+            key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain
+        )
     slowest = max(standing, key=lambda other: median_interval(contest.warm_us[other]).median)
     if len(standing) < ELITES or gain_interval(samples, contest.warm_us[slowest]).low > 1.0 + margin:
         return Verdict(key, True, "among the best three", time, ratio, gain)
