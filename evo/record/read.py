@@ -176,6 +176,18 @@ def read_samples(
     return [Samples(row.name, unpack(row.packed_us), row.l2) for row in connection.execute(statement)]
 
 
+def read_campaign_samples(
+    connection: sa.Connection, campaign_id: int, name: str, l2: str
+) -> dict[int, tuple[float, ...]]:
+    """Samples of one name by trial id, of a whole campaign."""
+    statement = (
+        sa.select(SamplesRow.trial_id, SamplesRow.packed_us)
+        .join(TrialRow, TrialRow.id == SamplesRow.trial_id)
+        .where(TrialRow.campaign_id == campaign_id, SamplesRow.name == name, SamplesRow.l2 == l2)
+    )
+    return {row[0]: unpack(row[1]) for row in connection.execute(statement) if row[0] is not None}
+
+
 def read_failures(connection: sa.Connection, campaign_id: int) -> list[Failure]:
     """Rejections counted by stage and reason, most frequent first."""
     count = sa.func.count().label("count")

@@ -351,6 +351,12 @@ class Record:
             raise ValueError("samples: expected a trial or a promotion")
         return self._read(read.read_samples, trial_id=trial_id, promotion_id=promotion_id)
 
+    def campaign_samples(
+        self, campaign_id: int, name: str = "variant", l2: str = "warm"
+    ) -> dict[int, tuple[float, ...]]:
+        """Raw samples in microseconds of a whole campaign, by trial id."""
+        return self._read(read.read_campaign_samples, campaign_id, name, l2)
+
     def promotions(self, *, campaign_id: int | None = None, variant_key: str | None = None) -> list[RecordedPromotion]:
         """Promotions and refusals, newest first, without their samples."""
         return self._read(read.read_promotions, campaign_id=campaign_id, variant_key=variant_key)
