@@ -61,7 +61,7 @@ def _t4_result(trial: RecordedTrial, samples_us: Sequence[float]) -> dict[str, A
         times["runtimes"] = [sample / 1e3 for sample in samples_us] or [trial.time_us / 1e3]
     measurement: dict[str, Any] = {"name": "time", "value": value, "unit": ""}
     if trial.time_us is not None:
-        measurement: dict[str, Any] = {"name": "time", "value": trial.time_us / 1e3, "unit": "ms"}
+        measurement = {"name": "time", "value": trial.time_us / 1e3, "unit": "ms"}
     return {
         "timestamp": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trial.recorded_at)) + "+00:00",
         "configuration": dict(trial.configuration),

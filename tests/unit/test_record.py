@@ -557,7 +557,8 @@ def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 150_000)
         recorded = [record.record_trial(campaign_id, big_trial(number)) for number in range(30)]
-        assert recorded[0] is not None and recorded[-1] is None, "the disk never got full"
+        assert recorded[0] is not None
+        assert recorded[-1] is None, "the disk never got full"
         ballast.unlink()
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
         assert record.record_trial(campaign_id, big_trial(30)) is not None
