@@ -179,15 +179,23 @@ class _Reader:
                 self.expect(not unknown, f"{key}.{', '.join(unknown)}", "values, default, doc or kind")
             else:
                 entry = {"values": entry}
-            values = entry.get("values")
+            values: Any = entry.get("values")
             self.expect(isinstance(values, list) and len(values) > 0, key, "a list with at least one value")
             for value in values:
-                self.expect(isinstance(value, bool | int | str), key, f"whole numbers, true/false or names, not {value!r}")
+                fits = isinstance(value, bool | int | str)
+                self.expect(fits, key, f"whole numbers, true/false or names, not {value!r}")
                 if isinstance(value, str):
                     self.expect(_NAME.match(value) is not None, key, f"a name like xor, not {value!r}")
             self.expect(len({type(value) for value in values}) == 1, key, "values of one type")
-            with self._located(key):
-                yield Knob.make(name, values, default=entry.get("default"), kind=entry.get("kind"), doc=entry.get("doc", ""))
+            self.expect(isinstance(entry.get("doc", ""), str), f"{key}.doc", "a text")
+            with _Located(str(self.path)):  # a Knob's own messages name the key
+                yield Knob(
+                    name,
+                    tuple(values),
+                    default=entry.get("default"),
+                    kind=entry.get("kind", ""),
+                    doc=entry.get("doc", ""),
+                )
 
     def expressions(self, key: str) -> dict[str, Expression]:
         return {name: self.expression(f"{key}.{name}", text) for name, text in self.mapping(key).items()}

@@ -137,7 +137,7 @@ class Enumeration:
         truth = np.asarray(rule.test(dict(zip([*earlier, newest], grid, strict=True))), bool)
         table = np.ascontiguousarray(np.broadcast_to(truth, (*sizes, cardinality))).reshape(-1, cardinality)
         if table.all():
-            return lambda columns: None
+            return lambda _: None
 
         def look_up(columns: list[Array]) -> Array:
             if not earlier:

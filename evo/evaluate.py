@@ -23,7 +23,7 @@ _VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that
 class Contest:
     """Raw samples of finalists, the incumbent and every baseline, taken in one run.
 
-    warm_us, cold_us: microseconds per launch by contender (a variant's key, or "baseline:NAME"), the same rounds for all.
+    warm_us, cold_us: microseconds per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
     """
 
     warm_us: dict[str, tuple[float, ...]]
@@ -53,7 +53,9 @@ class Bench:
         watches: dict[str, Stopwatch] = {}
         for name in [only] if only else self.workload.baselines(self.case, self.device):
             try:
-                watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], self.timing.launches)
+                watch = self.target.baseline(self.workload, name).stopwatch(
+                    self.case, [self.inputs], self.timing.launches
+                )
                 launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.sample_us)
                 watch = self.target.baseline(self.workload, name).stopwatch(self.case, [self.inputs], launches)
                 times[name] = statistics.median(self.target.time([watch], [0] * 9))
@@ -109,7 +111,7 @@ class Bench:
             programs[f"baseline:{name}"] = self.target.baseline(self.workload, name)
         rng = random.Random(secrets.randbits(31))
         warm = self._timed(programs, [self.inputs], rounds, rng, rejected)
-        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.facts().l2_bytes else {}
+        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
         return Contest(warm, cold, rejected, self.target.environment())
 
     def _final_check(self, variant: Variant, built: Built) -> Program | Rejected:

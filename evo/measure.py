@@ -88,7 +88,9 @@ def measure(
     )
 
 
-def _rounds(target: Target, stopwatch: Stopwatch, anchor: Stopwatch | None, rounds: int) -> tuple[list[float], list[float]]:
+def _rounds(
+    target: Target, stopwatch: Stopwatch, anchor: Stopwatch | None, rounds: int
+) -> tuple[list[float], list[float]]:
     """`rounds` samples of each, side by side, who goes first changing from round to round."""
     if anchor is None:
         return target.time([stopwatch], [0] * rounds), []
@@ -117,7 +119,9 @@ class Interval:
     high: float
 
 
-def median_interval(samples: Sequence[float], *, confidence: float = 0.95, draws: int = 1000, seed: int = 0) -> Interval:
+def median_interval(
+    samples: Sequence[float], *, confidence: float = 0.95, draws: int = 1000, seed: int = 0
+) -> Interval:
     """Percentile bootstrap of the median. Source: Efron and Tibshirani 1993, chapter 13."""
     data = np.asarray(samples, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(data), size=(draws, len(data)))

@@ -103,3 +103,15 @@ class Measured:
 
 
 Outcome = Measured | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One finished build or run and when it was at work (UTC seconds)."""
+
+    number: int  # as given to submit_build or submit_run
+    kind: str  # "build" or "run"
+    result: Built | Measured | Rejected
+    worker: str
+    started_at: float
+    ended_at: float

@@ -93,9 +93,7 @@ def verify(
 def _check(program: Program, workload: Workload, truth: Truth, device: str) -> list[CaseError] | Rejected:
     case = truth.case
     where = f"case {case.name} {truth.distribution} seed {truth.seed}"
-    fenced = {
-        name: _Fenced(shape, dtype, device) for name, (shape, dtype) in workload.empty_outputs(case).items()
-    }
+    fenced = {name: _Fenced(shape, dtype, device) for name, (shape, dtype) in workload.empty_outputs(case).items()}
     outputs = {name: buffer.view for name, buffer in fenced.items()}
     try:
         program.run(case, truth.inputs, outputs)

@@ -21,7 +21,7 @@ GRID = 65  # values that a continuous or a very long range is divided into
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class EvoSampler(BaseSampler):
+class EvoSampler(BaseSampler):  # type: ignore[misc]  # Optuna is not followed by the type checker
     """The evo proposer as an Optuna sampler; single objective, either direction, failed and pruned trials count."""
 
     def __init__(
@@ -41,13 +41,20 @@ class EvoSampler(BaseSampler):
         self._intersection = IntersectionSearchSpace()
         self._spaces: dict[tuple[int, tuple[tuple[str, BaseDistribution], ...]], _Told] = {}
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
         """The parameters that every finished trial had; the first trial is drawn at random to find them."""
         found = self._intersection.calculate(study)
         return {name: d for name, d in found.items() if not d.single()}
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
         """The proposer's next configuration; {} where nothing untried is left."""
         if not search_space:
@@ -57,7 +64,7 @@ class EvoSampler(BaseSampler):
         key = (study._study_id, tuple(sorted(search_space.items(), key=lambda item: item[0])))
         if key not in self._spaces:
             self._spaces[key] = _Told(search_space, self.seed, self.proposer_name, self.budget, self.admissible)
-        return self._spaces[key].propose(study, trial)
+        return self._spaces[key].propose(study)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -94,7 +101,7 @@ class _Told:
         self.seen: set[int] = set()
         self.admissible = admissible
 
-    def propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+    def propose(self, study: Study) -> dict[str, Any]:
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         for done in study.get_trials(deepcopy=False, states=FINISHED):
             if done.number not in self.seen and all(n in done.params for n in self.distributions):

@@ -102,6 +102,6 @@ def build(variant: Variant) -> Built | Rejected:
         from evo.targets import nvrtc
 
         return nvrtc.build(variant)
-    from evo.targets import host
+    from evo.targets.host import HostTarget
 
-    return host.build(variant)
+    return HostTarget().build(variant)

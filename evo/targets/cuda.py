@@ -20,7 +20,14 @@ from evo.workloads import Tensors, Workload
 
 _CODE = re.compile(r"CUDA_ERROR_(\w+)")
 # Refusals of one launch, after which the context is as good as before.
-_HARMLESS = ("INVALID_VALUE", "LAUNCH_OUT_OF_RESOURCES", "INVALID_IMAGE", "NOT_FOUND", "NO_BINARY_FOR_GPU", "OUT_OF_MEMORY")
+_HARMLESS = (
+    "INVALID_VALUE",
+    "LAUNCH_OUT_OF_RESOURCES",
+    "INVALID_IMAGE",
+    "NOT_FOUND",
+    "NO_BINARY_FOR_GPU",
+    "OUT_OF_MEMORY",
+)
 _WORDS = {
     "illegal memory access": "illegal_address",
     "misaligned address": "misaligned_address",
@@ -92,7 +99,9 @@ class CudaTarget:
             raise launch_error(error) from None
         if built.resources.shared_bytes > 48 * 1024:
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            (status,) = driver.cuKernelSetAttribute(attribute, built.resources.shared_bytes, kernel.handle, device.device_id)
+            (status,) = driver.cuKernelSetAttribute(
+                attribute, built.resources.shared_bytes, kernel.handle, device.device_id
+            )
             if status != driver.CUresult.CUDA_SUCCESS:
                 raise LaunchError("shared_memory", f"{built.resources.shared_bytes} bytes refused: {status.name}")
         return CudaProgram(kernel, variant, workload)
@@ -106,7 +115,8 @@ class CudaTarget:
         The first graph is replayed once before, unmeasured, while the host queues the rest.
         Raises: LaunchError when a replay fails.
         """
-        marks: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(len(order) + 1)]
+        make_event: Any = torch.cuda.Event
+        marks = [make_event(enable_timing=True) for _ in range(len(order) + 1)]
         stream = torch.cuda.current_stream()
         graphs = [stopwatch.graph for stopwatch in stopwatches]  # type: ignore[attr-defined]
         try:

@@ -21,7 +21,7 @@ def objective(trial: Any) -> float:
     n = trial.suggest_int("n", 1, 9, step=2)
     if n == 9:
         raise ValueError("does not build")
-    return (x - 1) ** 2 + abs(lr - 1e-2) * 10 + abs(tile - 32) / 16 + (name == "a") + abs(n - 5)
+    return float((x - 1) ** 2 + abs(lr - 1e-2) * 10 + abs(tile - 32) / 16 + (name == "a") + abs(n - 5))
 
 
 def best(sampler: Any, direction: str = "minimize", trials: int = 80) -> float:
@@ -72,5 +72,6 @@ def test_grids_stay_inside_their_ranges() -> None:
         kinds.FloatDistribution(0.0, 1.0, step=0.001),
     ):
         values = grid(d)
-        assert values == sorted(set(values)) and len(values) <= 65
+        assert values == sorted(set(values))
+        assert len(values) <= 65
         assert all(d._contains(d.to_internal_repr(v)) for v in values)

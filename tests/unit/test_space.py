@@ -59,11 +59,16 @@ def test_membership_agrees_with_the_rows() -> None:
 def test_configurations_read_like_mappings_and_survive_pickling() -> None:
     space = attention()
     one = space.configuration({"tile_q": 64, "warps": 2, "stages": 2, "swizzle": "xor", "fast_exp": True})
-    assert one["tile_q"] == 64 and dict(one)["swizzle"] == "xor" and len(one) == 5
+    assert one["tile_q"] == 64
+    assert dict(one)["swizzle"] == "xor"
+    assert len(one) == 5
     assert one.indices == (2, 1, 1, 2, 1)
     again = pickle.loads(pickle.dumps(one))
-    assert again == one and hash(again) == hash(one) and again in space
-    assert one == dict(one) and one != space.at((0, 0, 0, 0, 0))
+    assert again == one
+    assert hash(again) == hash(one)
+    assert again in space
+    assert one == dict(one)
+    assert one != space.at((0, 0, 0, 0, 0))
     assert len({one, again, space.at(one.indices)}) == 1
     assert isinstance(one, Configuration)
 
@@ -80,13 +85,15 @@ def test_the_default_is_the_declared_one_or_the_nearest_admissible() -> None:
     assert attention().default["tile_q"] == 64
     tight = attention(**{"device.shared_bytes": 5000})
     assert tight.default in tight
-    assert tight.default["tile_q"] == 32 and tight.default["swizzle"] == "xor"
+    assert tight.default["tile_q"] == 32
+    assert tight.default["swizzle"] == "xor"
 
 
 def test_sampling_is_distinct_admissible_and_seeded() -> None:
     space = attention()
     drawn = space.sample(np.random.default_rng(3), 40)
-    assert len(set(drawn)) == 40 and all(c in space for c in drawn)
+    assert len(set(drawn)) == 40
+    assert all(c in space for c in drawn)
     assert drawn == space.sample(np.random.default_rng(3), 40)
     assert len(space.sample(np.random.default_rng(0), 10**6)) == space.size
 
@@ -120,10 +127,13 @@ def test_a_table_of_rows_is_a_space() -> None:
         [Knob("a", (1, 2, 4)), Knob("b", (0, 1))],
     ):
         space = SearchSpace.from_table(knobs, rows)
-        assert space.size == 3 and space.rows.tolist() == rows
-        assert space.at((2, 1)) in space and space.at((2, 0)) not in space
+        assert space.size == 3
+        assert space.rows.tolist() == rows
+        assert space.at((2, 1)) in space
+        assert space.at((2, 0)) not in space
         assert space.row_numbers(np.array([[0, 1], [0, 0]])).tolist() == [1, -1]
-        assert space.default in space and len(space.sample(np.random.default_rng(0), 9)) == 3
+        assert space.default in space
+        assert len(space.sample(np.random.default_rng(0), 9)) == 3
         assert not space.has_default
 
 
@@ -140,11 +150,14 @@ def huge() -> SearchSpace:
 
 def test_a_huge_space_is_sampled_and_never_listed() -> None:
     space = huge()
-    assert not space.enumerated and space.combinations == 10**20
+    assert not space.enumerated
+    assert space.combinations == 10**20
     drawn = space.sample(np.random.default_rng(0), 500)
-    assert len(set(drawn)) == 500 and all(not space.violated(c) for c in drawn)
+    assert len(set(drawn)) == 500
+    assert all(not space.violated(c) for c in drawn)
     assert space.default in space
-    assert space.neighbours(drawn[0]) and all(c in space for c in space.neighbours(drawn[0]))
+    assert space.neighbours(drawn[0])
+    assert all(c in space for c in space.neighbours(drawn[0]))
     assert space.size == pytest.approx(0.5 * 0.22 * 10**20, rel=0.1)
     far = space.nearest([1, 9, 9, 9] + [0] * 16)
     assert far in space
@@ -157,7 +170,8 @@ def test_rare_configurations_of_a_huge_space_are_found() -> None:
     chain = {f"r{i}": f"k{i + 1} == (k{i} + 1) % 10" for i in range(11)}
     space = SearchSpace(knobs, rules=chain)
     drawn = space.sample(np.random.default_rng(0), 50)
-    assert len(drawn) == 10 and all(c in space for c in drawn)
+    assert len(drawn) == 10
+    assert all(c in space for c in drawn)
 
 
 def test_over_a_million_combinations_are_filtered_fast() -> None:

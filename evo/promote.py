@@ -1,0 +1,154 @@
+"""Finalists against the incumbent and the baselines: crown or refuse, by statistics, with the reason recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evo.evaluate import Contest
+from evo.measure import Interval, gain_interval, median_interval
+from evo.outcome import Rejected
+from evo.record import Place, Promotion, Record, Samples
+
+ELITES = 3  # kept per place
+MARGIN = 0.01  # a gain over the incumbent below this is not one
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one finalist."""
+
+    variant_key: str
+    accepted: bool
+    reason: str
+    time: Interval | None = None  # microseconds, warm L2
+    ratio: Interval | None = None  # best baseline over this
+    gain: Interval | None = None  # incumbent over this; None without incumbent
+
+
+@dataclass(frozen=True, slots=True)
+class Crowning:
+    """The outcome of one promotion: a verdict per finalist, and who reigns now, best first."""
+
+    anchor: str
+    baselines_us: Mapping[str, Interval]
+    verdicts: tuple[Verdict, ...]
+    reigning: tuple[str, ...]
+
+
+def judge(
+    contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN
+) -> Crowning:
+    """Decide from one contest's samples who reigns.
+
+    finalists, incumbents: variant keys, all timed in the contest; incumbents[0] is the champion of before. A finalist
+    that reigns already is judged as an incumbent: it keeps its place if it is still right.
+    """
+    baselines = {
+        name.removeprefix("baseline:"): median_interval(samples)
+        for name, samples in contest.warm_us.items()
+        if name.startswith("baseline:")
+    }
+    anchor = min(baselines, key=lambda name: baselines[name].median, default="")
+    standing = [key for key in incumbents if key in contest.warm_us]
+    champion = min(standing, key=lambda key: median_interval(contest.warm_us[key]).median, default=None)
+    verdicts = tuple(
+        _judge_one(contest, key, anchor, champion, standing, margin) for key in dict.fromkeys([*finalists, *incumbents])
+    )
+    accepted = [verdict for verdict in verdicts if verdict.accepted and verdict.time is not None]
+    accepted.sort(key=lambda verdict: verdict.time.median if verdict.time else 0.0)
+    reigning = [verdict.variant_key for verdict in accepted]
+    if champion is not None and reigning and reigning[0] != champion and not _dethrones(verdicts, reigning[0]):
+        reigning.remove(champion)  # faster by the median, yet within the margin: the champion stays first
+        reigning.insert(0, champion)
+    return Crowning(anchor, baselines, verdicts, tuple(reigning[:ELITES]))
+
+
+def _dethrones(verdicts: Sequence[Verdict], key: str) -> bool:
+    gain = next(verdict.gain for verdict in verdicts if verdict.variant_key == key)
+    return gain is not None and gain.low > 1.0 + MARGIN
+
+
+def _judge_one(
+    contest: Contest, key: str, anchor: str, champion: str | None, standing: Sequence[str], margin: float
+) -> Verdict:
+    if key in contest.rejected:
+        rejected: Rejected = contest.rejected[key]
+        return Verdict(key, False, f"{rejected.stage}: {rejected.reason}: {rejected.detail}"[:500])
+    if key not in contest.warm_us:
+        return Verdict(key, False, "was not timed")
+    samples = contest.warm_us[key]
+    time = median_interval(samples)
+    ratio = gain_interval(samples, contest.warm_us[f"baseline:{anchor}"]) if anchor else None
+    if key in standing:
+        return Verdict(key, True, "holds its place", time, ratio)
+    if champion is None:
+        return Verdict(key, True, "first of its place", time, ratio)
+    gain = gain_interval(samples, contest.warm_us[champion])
+    if gain.low > 1.0 + margin:
+        return Verdict(key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain)
+    slowest = max(standing, key=lambda other: median_interval(contest.warm_us[other]).median)
+    if len(standing) < ELITES or gain_interval(samples, contest.warm_us[slowest]).low > 1.0 + margin:
+        return Verdict(key, True, "among the best three", time, ratio, gain)
+    shown = f"{100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
+    return Verdict(key, False, f"gain over the champion {shown}: not above {100 * margin:g} %", time, ratio, gain)
+
+
+def record_crowning(
+    record: Record, campaign_id: int, place: Place, contest: Contest, crowning: Crowning, *, crown: bool = True
+) -> None:
+    """Write every verdict with its raw samples, then the elites of the place."""
+    for verdict in crowning.verdicts:
+        key = verdict.variant_key
+        samples = [Samples("variant", contest.warm_us[key])] if key in contest.warm_us else []
+        if key in contest.cold_us:
+            samples.append(Samples("variant", contest.cold_us[key], l2="cold"))
+        for l2, times in (("warm", contest.warm_us), ("cold", contest.cold_us)):
+            samples += [
+                Samples(name.removeprefix("baseline:"), values, l2=l2)
+                for name, values in times.items()
+                if name.startswith("baseline:")
+            ]
+        cold = _cold_statistics(contest, key)
+        record.record_promotion(
+            campaign_id,
+            Promotion(
+                place=place,
+                variant_key=key,
+                accepted=verdict.accepted,
+                reason=verdict.reason,
+                time_us=verdict.time.median if verdict.time else None,
+                time_low_us=verdict.time.low if verdict.time else None,
+                time_high_us=verdict.time.high if verdict.time else None,
+                ratio=verdict.ratio.median if verdict.ratio else None,
+                ratio_low=verdict.ratio.low if verdict.ratio else None,
+                ratio_high=verdict.ratio.high if verdict.ratio else None,
+                gain_low=verdict.gain.low - 1 if verdict.gain else None,
+                gain_high=verdict.gain.high - 1 if verdict.gain else None,
+                anchor=crowning.anchor,
+                statistics={
+                    "rounds": len(contest.warm_us.get(key, ())),
+                    "baselines_us": {name: time.median for name, time in crowning.baselines_us.items()},
+                    "environment": dict(contest.environment),
+                    **cold,
+                },
+                samples=tuple(samples),
+            ),
+        )
+    if crown and crowning.reigning:
+        record.crown(campaign_id, place, crowning.reigning)
+
+
+def _cold_statistics(contest: Contest, key: str) -> dict[str, object]:
+    """Median and ratio with a cold L2, where that was timed."""
+    if key not in contest.cold_us:
+        return {}
+    theirs = {n: s for n, s in contest.cold_us.items() if n.startswith("baseline:")}
+    time = median_interval(contest.cold_us[key])
+    found: dict[str, object] = {"cold_us": time.median, "cold_low_us": time.low, "cold_high_us": time.high}
+    if theirs:
+        best = min(theirs, key=lambda name: median_interval(theirs[name]).median)
+        ratio = gain_interval(contest.cold_us[key], theirs[best])
+        found |= {"cold_ratio": ratio.median, "cold_ratio_low": ratio.low, "cold_ratio_high": ratio.high}
+        found["cold_anchor"] = best.removeprefix("baseline:")
+    return found
