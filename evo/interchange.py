@@ -144,7 +144,6 @@ def export_optuna(record: Record, campaign_id: int, storage_url: str) -> str:
     except Exception as error:  # noqa: BLE001 - whatever the storage's driver raises is about the URL
         words = " ".join(str(error).split())[:200]
         raise InputError(f"{storage_url}: cannot be opened as an Optuna storage: {words}") from None
-    study.set_metric_names(["time_us"])
     for name, value in (("base", campaign.base), ("case", campaign.case_name), ("device", campaign.environment.device)):
         study.set_user_attr(name, value)
     study.set_user_attr("replay", campaign.replay)
