@@ -33,6 +33,7 @@ from evo.record.values import (
     Failure,
     Interval,
     Place,
+    Point,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -318,6 +319,14 @@ class Record:
             by_time=by_time,
             limit=limit,
         )
+
+    def points(self, campaign_id: int, *, after: int = 0, most: int = 4000) -> list[Point]:
+        """What charts need of the trials with an id above `after`; thinned beyond `most`, improvements kept."""
+        return self._read(read.read_points, campaign_id, after=after, most=most)
+
+    def changes(self) -> tuple[int, int, float]:
+        """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""
+        return self._read(read.read_changes)
 
     def trial(self, trial_id: int) -> RecordedTrial:
         """One trial by its id. Raises: InputError when there is none."""

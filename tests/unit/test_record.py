@@ -781,3 +781,21 @@ def test_everything_recorded_is_read_back_equal_on_postgres(
         assert record.campaign(campaign_id).evaluated == 2
     with open_record(postgres_url, create=False, read_only=True) as record:
         assert len(record.campaigns()) == 2
+
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+
+def test_points_are_thinned_but_keep_every_improvement(record: Record) -> None:
+    campaign_id = record.start_campaign(make_spec())
+    record.record_trials(record.start_campaign(make_spec()), [make_trial(number) for number in range(3)])
+    times = [100.0 - number if number in {0, 37, 55, 83} else 150.0 for number in range(100)]
+    record.record_trials(campaign_id, [make_trial(number, time_us) for number, time_us in enumerate(times)])
+    everything = record.points(campaign_id)
+    assert [point.position for point in everything] == list(range(1, 101))
+    assert everything[37].configuration == make_variant(37).configuration
+    thinned = record.points(campaign_id, most=10)
+    assert 10 <= len(thinned) <= 14
+    assert {0, 37, 55, 83} <= {point.number for point in thinned}
+    later = record.points(campaign_id, after=everything[89].id)
+    assert [point.position for point in later] == list(range(91, 101))
