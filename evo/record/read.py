@@ -31,6 +31,7 @@ from evo.record.values import (
     Interval,
     Origin,
     Place,
+    Point,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -127,6 +128,32 @@ def read_trials(
     return [_trial(dict(row)) for row in rows]
 
 
+def read_points(connection: sa.Connection, campaign_id: int, *, after: int = 0, most: int = 4000) -> list[Point]:
+    """A campaign's trials with id above `after` in order of recording; beyond `most`, evenly thinned.
+
+    Every improvement of the best time is kept, so that the best-so-far curve is exact.
+    """
+    here = (TrialRow.campaign_id == campaign_id,)
+    seen, count = connection.execute(
+        sa.select(sa.func.count().filter(TrialRow.id <= after), sa.func.count()).where(*here)
+    ).one()
+    stride = max(1, -(-(count - seen) // most))
+    before = sa.func.min(TrialRow.time_us).over(order_by=TrialRow.id, rows=(None, -1))
+    place = sa.func.row_number().over(order_by=TrialRow.id)
+    ranked = sa.select(TrialRow.id, (place + seen).label("position"), before.label("before"))
+    rank = ranked.where(*here, TrialRow.id > after).subquery()
+    improves = sa.and_(TrialRow.time_us.is_not(None), sa.or_(rank.c.before.is_(None), TrialRow.time_us < rank.c.before))
+    names = ("id", "number", "recorded_at", "time_us", "ratio", "stage", "reason", "operator")
+    statement = (
+        sa.select(rank.c.position, *(TrialRow.__table__.c[name] for name in names), VariantRow.configuration)
+        .join(TrialRow, TrialRow.id == rank.c.id)
+        .join(VariantRow, VariantRow.key == TrialRow.variant_key)
+        .where(sa.or_(rank.c.position % stride == 0, improves) if stride > 1 else sa.true())
+        .order_by(rank.c.id)
+    )
+    return [Point(*row) for row in connection.execute(statement)]
+
+
 def _trial(row: dict[str, Any]) -> RecordedTrial:
     row["origin"] = Origin(row.pop("operator"), tuple(row.pop("parents")), row.pop("note"))
     row["stage"] = Stage(row["stage"]) if row["stage"] is not None else None
@@ -174,6 +201,26 @@ def read_samples(
     if promotion_id is not None:
         statement = statement.where(SamplesRow.promotion_id == promotion_id)
     return [Samples(row.name, unpack(row.packed_us), row.l2) for row in connection.execute(statement)]
+
+
+def read_campaign_samples(
+    connection: sa.Connection, campaign_id: int, name: str, l2: str
+) -> dict[int, tuple[float, ...]]:
+    """Samples of one name by trial id, of a whole campaign."""
+    statement = (
+        sa.select(SamplesRow.trial_id, SamplesRow.packed_us)
+        .join(TrialRow, TrialRow.id == SamplesRow.trial_id)
+        .where(TrialRow.campaign_id == campaign_id, SamplesRow.name == name, SamplesRow.l2 == l2)
+    )
+    return {row[0]: unpack(row[1]) for row in connection.execute(statement) if row[0] is not None}
+
+
+def read_changes(connection: sa.Connection) -> tuple[int, int, float]:
+    """Last trial, last elite and latest heartbeat: whether anything worth showing has happened."""
+    trials = connection.execute(sa.select(sa.func.max(TrialRow.id))).scalar()
+    elites = connection.execute(sa.select(sa.func.max(EliteRow.id))).scalar()
+    beat = connection.execute(sa.select(sa.func.max(CampaignRow.heartbeat_at))).scalar()
+    return trials or 0, elites or 0, beat or 0.0
 
 
 def read_failures(connection: sa.Connection, campaign_id: int) -> list[Failure]:

@@ -33,6 +33,7 @@ from evo.record.values import (
     Failure,
     Interval,
     Place,
+    Point,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -319,6 +320,14 @@ class Record:
             limit=limit,
         )
 
+    def points(self, campaign_id: int, *, after: int = 0, most: int = 4000) -> list[Point]:
+        """What charts need of the trials with an id above `after`; thinned beyond `most`, improvements kept."""
+        return self._read(read.read_points, campaign_id, after=after, most=most)
+
+    def changes(self) -> tuple[int, int, float]:
+        """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""
+        return self._read(read.read_changes)
+
     def trial(self, trial_id: int) -> RecordedTrial:
         """One trial by its id. Raises: InputError when there is none."""
         found = self._read(read.read_trials, trial_id=trial_id)
@@ -350,6 +359,12 @@ class Record:
         if (trial_id is None) == (promotion_id is None):
             raise ValueError("samples: expected a trial or a promotion")
         return self._read(read.read_samples, trial_id=trial_id, promotion_id=promotion_id)
+
+    def campaign_samples(
+        self, campaign_id: int, name: str = "variant", l2: str = "warm"
+    ) -> dict[int, tuple[float, ...]]:
+        """Raw samples in microseconds of a whole campaign, by trial id."""
+        return self._read(read.read_campaign_samples, campaign_id, name, l2)
 
     def promotions(self, *, campaign_id: int | None = None, variant_key: str | None = None) -> list[RecordedPromotion]:
         """Promotions and refusals, newest first, without their samples."""

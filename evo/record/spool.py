@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ class Spool:
         return self.prefix.with_name(f"{self.prefix.name}.spool-{campaign_id}.jsonl")
 
     def files(self) -> list[Path]:
-        return sorted(self.prefix.parent.glob(f"{_escape_glob(self.prefix.name)}.spool-*.jsonl"))
+        return sorted(self.prefix.parent.glob(f"{glob.escape(self.prefix.name)}.spool-*.jsonl"))
 
     def __len__(self) -> int:
         """Lines in memory, not in files."""
@@ -124,12 +125,6 @@ def _drain(path: Path, write: Callable[[Sequence[Line]], None]) -> int:
 
 def _is_current(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
+        return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-def _escape_glob(name: str) -> str:
-    import glob
-
-    return glob.escape(name)

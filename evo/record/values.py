@@ -263,6 +263,22 @@ class RecordedTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A trial as a chart needs it; position counts from 1 in the order of recording."""
+
+    position: int
+    id: int
+    number: int
+    at: float
+    time_us: float | None
+    ratio: float | None
+    stage: str | None
+    reason: str
+    operator: str
+    configuration: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """Raw times of one program, one value per round; name is "variant", "anchor", "incumbent" or a backend."""
 

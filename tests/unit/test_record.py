@@ -148,7 +148,9 @@ def check_round_trip(record: Record) -> None:
     }
     assert record.variant("key1") == make_variant(1)
     rejected = record.trials(campaign_id)[2]
-    assert rejected.stage is Stage.VERIFY and rejected.detail.startswith("NaN at") and rejected.time_us is None
+    assert rejected.stage is Stage.VERIFY
+    assert rejected.detail.startswith("NaN at")
+    assert rejected.time_us is None
     assert [trial.detail for trial in record.trials(campaign_id, details=False)] == ["", "", ""]
     assert record.trials(campaign_id, after=1)[0].number == 2
     assert [trial.number for trial in record.trials(campaign_id, by_time=True)] == [1, 0]
@@ -159,7 +161,8 @@ def check_round_trip(record: Record) -> None:
     failing = dataclasses.replace(make_trial(3), outcome=Measured((5.0,), errors=(nan_error,)))
     record.record_trial(campaign_id, failing)
     back = record.trials(campaign_id)[3].errors[0]
-    assert math.isnan(back.max_error) and back.norm_error == math.inf
+    assert math.isnan(back.max_error)
+    assert back.norm_error == math.inf
 
     campaign = record.campaign(campaign_id)
     assert (campaign.evaluated, campaign.valid, campaign.best_us, campaign.best_ratio) == (4, 3, 5.0, None)
@@ -169,7 +172,8 @@ def check_round_trip(record: Record) -> None:
     record.crown(campaign_id, PLACE, ["key1"])
     (elite,) = record.elites(base="phase4")
     assert (elite.rank, elite.variant_key, elite.promotion_id, elite.until) == (1, "key1", promotion_id, None)
-    assert elite.promotion.gain_low == 0.01 and elite.configuration["tile_q"] == 32
+    assert elite.promotion.gain_low == 0.01
+    assert elite.configuration["tile_q"] == 32
     assert [item.promotion.accepted for item in record.promotions(campaign_id=campaign_id)] == [False, True]
     assert record.samples(promotion_id=promotion_id) == list(make_promotion(1).samples)
 
@@ -181,7 +185,8 @@ def check_round_trip(record: Record) -> None:
     record.finish_campaign(campaign_id, "done", "budget spent")
     campaign = record.campaign(campaign_id)
     assert (campaign.state, campaign.end_reason, campaign.baselines["math"]) == ("done", "budget spent", 90.0)
-    assert campaign.kill_rate == {"killed": 20, "of": 20} and campaign.ended_at is not None
+    assert campaign.kill_rate == {"killed": 20, "of": 20}
+    assert campaign.ended_at is not None
 
 
 def test_everything_recorded_is_read_back_equal_on_sqlite(record: Record) -> None:
@@ -213,8 +218,10 @@ def test_a_variant_first_seen_before_its_build_is_completed_later(record: Record
     record.record_trial(campaign_id, Trial(0, bare, Rejected(Stage.TIMEOUT, "build")))
     record.record_trial(campaign_id, dataclasses.replace(make_trial(0), number=1))
     stored = record.variant("key0")
-    assert stored.binary_hash == "binary0" and stored.resources == Resources(registers=96)
-    assert stored.header == make_variant(0).header and stored.sources == make_variant(0).sources
+    assert stored.binary_hash == "binary0"
+    assert stored.resources == Resources(registers=96)
+    assert stored.header == make_variant(0).header
+    assert stored.sources == make_variant(0).sources
 
 
 def test_a_number_is_recorded_once(record: Record) -> None:
@@ -231,12 +238,13 @@ def test_long_compiler_output_is_cut_with_a_note(record: Record) -> None:
         campaign_id, Trial(0, make_variant(0), Rejected(Stage.BUILD, "compile", "x" * 10**6))
     )
     detail = record.trial(trial_id or 0).detail
-    assert len(detail) < 100_000 and "more characters not kept" in detail
+    assert len(detail) < 100_000
+    assert "more characters not kept" in detail
 
 
 def test_unknown_ids_are_user_errors(record: Record) -> None:
     for query in (lambda: record.campaign(7), lambda: record.trial(7), lambda: record.variant("nope")):
-        with pytest.raises(InputError, match="results.db: no "):
+        with pytest.raises(InputError, match=r"results.db: no "):
             query()
 
 
@@ -291,10 +299,12 @@ def test_a_campaign_whose_driver_was_killed_is_unfinished(record: Record, databa
     assert done.returncode == -signal.SIGKILL, done.stderr
     own = record.start_campaign(make_spec())
     (left,) = record.unfinished_campaigns("phase4")
-    assert left.id != own and left.evaluated == 1
+    assert left.id != own
+    assert left.evaluated == 1
     assert record.unfinished_campaigns("phase3") == []
     record.resume_campaign(left.id)
-    assert record.campaign(left.id).pid == os.getpid() and record.unfinished_campaigns() == []
+    assert record.campaign(left.id).pid == os.getpid()
+    assert record.unfinished_campaigns() == []
     record.finish_campaign(left.id, "interrupted", "Ctrl-C")
     assert [campaign.id for campaign in record.unfinished_campaigns()] == [left.id]
 
@@ -330,24 +340,25 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(database: Path, co
     database.write_bytes(content)
     with pytest.raises(InputError, match=r"results\.db: .*(not a database|damaged)") as caught:
         open_record(database)
-    assert "\n" not in str(caught.value) and database.read_bytes() == content
+    assert "\n" not in str(caught.value)
+    assert database.read_bytes() == content
 
 
 def test_another_programs_database_is_refused(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
-    with pytest.raises(InputError, match="not an Evo database.*recipes"):
+    with pytest.raises(InputError, match=r"not an Evo database.*recipes"):
         open_record(database)
 
 
 def test_unwritable_places_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="folder .*nowhere does not exist"):
+    with pytest.raises(InputError, match=r"folder .*nowhere does not exist"):
         open_record(tmp_path / "nowhere" / "results.db")
     with pytest.raises(InputError, match="is a folder"):
         open_record(tmp_path)
     with pytest.raises(InputError, match="--db"):
         open_record("nonsense://x")
-    with pytest.raises(InputError, match="/proc/results.db"):
+    with pytest.raises(InputError, match=r"/proc/results.db"):
         open_record("/proc/results.db")
 
 
@@ -388,7 +399,8 @@ def make_old_database(path: Path) -> None:
         )
 
 
-def test_a_newer_schema_is_left_alone(record: Record, database: Path) -> None:
+def test_a_newer_schema_is_left_alone(database: Path) -> None:
+    open_record(database).close()
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(InputError, match="schema 9999 is newer than this program's"):
@@ -417,7 +429,7 @@ def test_the_last_revision_of_the_migrations_is_the_programs() -> None:
     assert tuple(item.revision for item in reversed(list(script.walk_revisions()))) == REVISIONS
 
 
-def test_a_failed_creation_leaves_nothing_half_made(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_creation_leaves_nothing_half_made(database: Path) -> None:
     script = f"""
         import os, signal, sqlalchemy as sa
         from sqlalchemy import event
@@ -464,19 +476,20 @@ print("released", flush=True)
 """
 
 
-def test_outcomes_wait_beside_a_locked_database(
-    database: Path, impatient: None, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_outcomes_wait_beside_a_locked_database(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open_record(database) as record:
         campaign_id = record.start_campaign(make_spec())
         command = [sys.executable, "-c", LOCKER, str(database)]
         other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert other.stdin is not None and other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
         with caplog.at_level(logging.WARNING, "evo.record"):
             assert record.record_trial(campaign_id, make_trial(0)) is None
             assert record.record_trial(campaign_id, make_trial(1)) is None
-        assert len(caplog.messages) == 1 and "locked by another program" in caplog.messages[0]
+        assert len(caplog.messages) == 1
+        assert "locked by another program" in caplog.messages[0]
         spool = database.with_name("results.db.spool-1.jsonl")
         assert len(spool.read_text().splitlines()) == 2
         with pytest.raises(InputError, match="locked by another program"):
@@ -491,7 +504,8 @@ def test_outcomes_wait_beside_a_locked_database(
         other.wait(timeout=10)
 
 
-def test_a_full_database_spools_and_the_next_open_merges(database: Path, impatient: None) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_full_database_spools_and_the_next_open_merges(database: Path) -> None:
     record = open_record(database)
     campaign_id = record.start_campaign(make_spec())
     fill_up(record)
@@ -506,7 +520,8 @@ def test_a_full_database_spools_and_the_next_open_merges(database: Path, impatie
     assert [json.loads(line)["kind"] for line in spool.read_text().splitlines()] == ["trial", "promotion", "update"]
     with open_record(database) as again:
         assert [trial.number for trial in again.trials(campaign_id)] == list(range(count + 1))
-        assert again.campaign(campaign_id).state == "done" and len(again.promotions()) == 1
+        assert again.campaign(campaign_id).state == "done"
+        assert len(again.promotions()) == 1
     assert not spool.exists()
     assert integrity(database) == "ok"
 
@@ -529,7 +544,8 @@ def big_trial(number: int) -> Trial:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="a tiny file system needs root")
-def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path, impatient: None) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)], capture_output=True)
@@ -541,19 +557,22 @@ def test_a_full_disk_loses_nothing_once_there_is_room(tmp_path: Path, impatient:
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * 150_000)
         recorded = [record.record_trial(campaign_id, big_trial(number)) for number in range(30)]
-        assert recorded[0] is not None and recorded[-1] is None, "the disk never got full"
+        assert recorded[0] is not None
+        assert recorded[-1] is None, "the disk never got full"
         ballast.unlink()
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
         assert record.record_trial(campaign_id, big_trial(30)) is not None
         assert [trial.number for trial in record.trials(campaign_id)] == list(range(31))
         record.close()
-        assert integrity(disk / "results.db") == "ok" and not list(disk.glob("*spool*"))
+        assert integrity(disk / "results.db") == "ok"
+        assert not list(disk.glob("*spool*"))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_no_file_takes_is_rescued_at_the_end(
-    database: Path, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, lines: object) -> None:
         if path.parent == database.parent:
@@ -594,7 +613,8 @@ def test_a_broken_last_line_and_a_repeated_merge_do_no_harm(database: Path) -> N
         assert not spool.exists()
 
 
-def test_a_read_only_file_spools_and_can_be_looked_at(database: Path, impatient: None) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_a_read_only_file_spools_and_can_be_looked_at(database: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write read-only files")
     with open_record(database) as record:
@@ -627,7 +647,7 @@ def test_a_read_only_file_system_can_be_read(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with open_record(disk / "results.db", read_only=True) as reader:
             assert len(reader.campaigns()) == 1
-        with pytest.raises(InputError, match="read-only|can be written"), open_record(disk / "results.db") as writer:
+        with pytest.raises(InputError, match=r"read-only|can be written"), open_record(disk / "results.db") as writer:
             writer.start_campaign(make_spec())
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
@@ -665,7 +685,8 @@ def test_kills_at_any_moment_leave_whole_trials(database: Path) -> None:
     """
     for delay_s in (0.01, 0.05, 0.123):
         process = start_python(script)
-        assert process.stdout is not None and process.stdout.readline() == "go\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
         time.sleep(delay_s)
         process.kill()
         process.wait()
@@ -701,7 +722,7 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def postgres_url(tmp_path: Path) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL of our own, or the one that EVO_TEST_POSTGRES_URL names (its tables are dropped)."""
     pytest.importorskip("psycopg", reason="the PostgreSQL driver psycopg is not installed")
     given = os.environ.get("EVO_TEST_POSTGRES_URL")
@@ -735,8 +756,9 @@ def postgres_url(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_everything_recorded_is_read_back_equal_on_postgres(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psycopg
 
@@ -759,3 +781,21 @@ def test_everything_recorded_is_read_back_equal_on_postgres(
         assert record.campaign(campaign_id).evaluated == 2
     with open_record(postgres_url, create=False, read_only=True) as record:
         assert len(record.campaigns()) == 2
+
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+
+def test_points_are_thinned_but_keep_every_improvement(record: Record) -> None:
+    campaign_id = record.start_campaign(make_spec())
+    record.record_trials(record.start_campaign(make_spec()), [make_trial(number) for number in range(3)])
+    times = [100.0 - number if number in {0, 37, 55, 83} else 150.0 for number in range(100)]
+    record.record_trials(campaign_id, [make_trial(number, time_us) for number, time_us in enumerate(times)])
+    everything = record.points(campaign_id)
+    assert [point.position for point in everything] == list(range(1, 101))
+    assert everything[37].configuration == make_variant(37).configuration
+    thinned = record.points(campaign_id, most=10)
+    assert 10 <= len(thinned) <= 14
+    assert {0, 37, 55, 83} <= {point.number for point in thinned}
+    later = record.points(campaign_id, after=everything[89].id)
+    assert [point.position for point in later] == list(range(91, 101))
