@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evo.measure import Timing, interleave, measure, sized_launches
-from evo.outcome import Built, Measured, Rejected, Stage
+from evo.outcome import Built, Measured, Rejected, Stage, Verified
 from evo.targets import DeviceFacts, LaunchError, Program, Stopwatch, Target
 from evo.variant import Variant
 from evo.verify import Oracle, verify
@@ -73,12 +73,9 @@ class Bench:
 
         Raises: LaunchError when the device can no longer be used by this process.
         """
-        try:
-            program = self.target.load(built, variant, self.workload)
-        except LaunchError as error:
-            if error.fatal:
-                raise
-            return Rejected(Stage.LAUNCH, error.reason, error.detail)
+        program = self._load(variant, built)
+        if isinstance(program, Rejected):
+            return program
         verified = verify(program, built, self.oracle, self.workload.trial_cases(self.case), [self._fresh_seed()])
         if isinstance(verified, Rejected):
             return verified
@@ -102,11 +99,12 @@ class Bench:
         programs: dict[str, Program] = {}
         rejected: dict[str, Rejected] = {}
         for variant, built in entries:
-            outcome = self._final_check(variant, built)
-            if isinstance(outcome, Rejected):
-                rejected[variant.key] = outcome
+            verified = self.verify_fully(variant, built)
+            program = verified if isinstance(verified, Rejected) else self._load(variant, built)
+            if isinstance(program, Rejected):
+                rejected[variant.key] = program
             else:
-                programs[variant.key] = outcome
+                programs[variant.key] = program
         for name in self.workload.baselines(self.case, self.device):
             programs[f"baseline:{name}"] = self.target.baseline(self.workload, name)
         rng = random.Random(secrets.randbits(31))
@@ -114,16 +112,24 @@ class Bench:
         cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
         return Contest(warm, cold, rejected, self.target.environment())
 
-    def _final_check(self, variant: Variant, built: Built) -> Program | Rejected:
+    def verify_fully(self, variant: Variant, built: Built, seeds: int = 3) -> Verified | Rejected:
+        """Verify on the trial's cases and on those that the search did not use, each on fresh seeds.
+
+        Raises: LaunchError when the device can no longer be used by this process.
+        """
+        program = self._load(variant, built)
+        if isinstance(program, Rejected):
+            return program
+        cases = [*self.workload.trial_cases(self.case), *self.workload.final_cases(self.case)]
+        return verify(program, built, self.oracle, cases, [secrets.randbits(31) for _ in range(seeds)])
+
+    def _load(self, variant: Variant, built: Built) -> Program | Rejected:
         try:
-            program = self.target.load(built, variant, self.workload)
-            cases = [*self.workload.trial_cases(self.case), *self.workload.final_cases(self.case)]
-            verified = verify(program, built, self.oracle, cases, [secrets.randbits(31) for _ in range(3)])
+            return self.target.load(built, variant, self.workload)
         except LaunchError as error:
             if error.fatal:
                 raise
             return Rejected(Stage.LAUNCH, error.reason, error.detail)
-        return verified if isinstance(verified, Rejected) else program
 
     def _timed(
         self,

@@ -105,7 +105,7 @@ def record_crowning(
             samples.append(Samples("variant", contest.cold_us[key], l2="cold"))
         for l2, times in (("warm", contest.warm_us), ("cold", contest.cold_us)):
             samples += [
-                Samples(name.removeprefix("baseline:"), values, l2=l2)
+                Samples(_sample_name(name, crowning.anchor), values, l2=l2)
                 for name, values in times.items()
                 if name.startswith("baseline:")
             ]
@@ -137,6 +137,11 @@ def record_crowning(
         )
     if crown and crowning.reigning:
         record.crown(campaign_id, place, crowning.reigning)
+
+
+def _sample_name(contender: str, anchor: str) -> str:
+    backend = contender.removeprefix("baseline:")
+    return "anchor" if backend == anchor else backend
 
 
 def _cold_statistics(contest: Contest, key: str) -> dict[str, object]:

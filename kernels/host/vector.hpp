@@ -29,9 +29,7 @@ EVO_INLINE float largest(Vec value) {
   return result;
 }
 
-// The base of the exponential: with base 2 the scores are scaled by log2(e) beforehand, and reducing the range is exact.
 constexpr bool kBase2 = Config::kExp == Exp::kBase2 || Config::kExp == Exp::kBase2Short;
-constexpr float kLog2E = 1.44269504f;
 
 // p(r) with p(0) = 1, relative minimax over half a period on either side.
 // Error in fp32: 7.9e-8 with six terms, 1.7e-7 with five.
@@ -46,20 +44,20 @@ EVO_INLINE Vec fraction_power(Vec r) {
          + r * 0.00132645993f))));
 }
 
-// e^x, or 2^x when kBase2, for x <= 0; exactly 0 where the result would not be a normal number, -infinity included.
+// e^x for x <= 0; exactly 0 where the result would not be a normal number, -infinity included.
 EVO_INLINE Vec exponential(Vec x) {
   if constexpr (Config::kExp == Exp::kLibm) {
     for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_expf(x[lane]);
     return x;
   } else {
     constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
-    const Vec shifted = (kBase2 ? x : x * kLog2E) + kRound;
+    const Vec bits = x * 1.44269504f;      // e^x = 2^bits
+    const Vec shifted = bits + kRound;
     const Vec whole = shifted - kRound;
-    // ln 2 in two parts, so that the subtraction stays exact.
-    const Vec rest = kBase2 ? x - whole : (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    const Vec power = fraction_power(rest);
-    const Vec scaled = (Vec)((IntVec)power + ((IntVec)shifted << 23));
-    return x > (kBase2 ? -126.0f : -87.0f) ? scaled : Vec{};
+    // What is left of the exponent: exact in base 2; in base e by ln 2 in two parts, so that the subtraction stays exact.
+    const Vec rest = kBase2 ? bits - whole : (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    const Vec scaled = (Vec)((IntVec)fraction_power(rest) + ((IntVec)shifted << 23));
+    return x > -87.0f ? scaled : Vec{};
   }
 }
 
