@@ -55,4 +55,85 @@ struct Exponential {
   static __device__ __forceinline__ constexpr float slack() { return kFast ? 8.0f : 5.5f; }
 };
 
+/// Hides the keys from `visible` on (a bound for each row of this lane, counted from the first key of the tile).
+template <int kRowTiles, int kKeyTiles>
+__device__ __forceinline__ void hide_keys(float (&scores)[kRowTiles][kKeyTiles][4], const int (&visible)[kRowTiles][2], int lane) {
+#pragma unroll
+  for (int tile = 0; tile < kRowTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < kKeyTiles * 4; ++i) {
+      if (i / 4 * 8 + (i & 1) >= visible[tile][i / 2 % 2] - 2 * (lane % 4)) scores[tile][i / 4][i % 4] = minus_infinity();
+    }
+  }
+}
+
+/// A warp's share of the result; lane 4g+t has rows g and g + 8 of each of the warp's tiles.
+template <int kRowTiles, int kDim>
+struct Partial {
+  float output[kRowTiles][kDim / 8][4];
+  float maximum[kRowTiles][2];
+  float sum[kRowTiles][2];  // over this lane's keys only, until finish()
+
+  __device__ __forceinline__ Partial() : output{}, sum{} {
+#pragma unroll
+    for (int i = 0; i < 2 * kRowTiles; ++i) maximum[i / 2][i % 2] = kLowest;
+  }
+
+  /// Turns scores into weights under the new maxima and brings what has been summed under them.
+  ///
+  /// kLazy: the maxima stay while none in the warp has grown by more than the slack, and then nothing is rescaled.
+  /// fresh: nothing has been summed yet.
+  template <class Exp, bool kLazy, int kKeyTiles>
+  __device__ __forceinline__ void soften(float (&scores)[kRowTiles][kKeyTiles][4], float factor, bool fresh) {
+    float seen[kRowTiles][2];
+    bool grown = !kLazy;
+#pragma unroll
+    for (int i = 0; i < 2 * kRowTiles; ++i) {
+      const int tile = i / 2, half = i % 2;
+      float top = scores[tile][0][2 * half];
+#pragma unroll
+      for (int n = 0; n < kKeyTiles; ++n) top = fmaxf(top, fmaxf(scores[tile][n][2 * half], scores[tile][n][2 * half + 1]));
+      seen[tile][half] = fmaxf(maximum[tile][half], quad_max(top));
+      grown |= (seen[tile][half] - maximum[tile][half]) * factor > Exp::slack();
+    }
+    if (!kLazy || __any_sync(0xffffffffu, grown)) {
+      if (!fresh) rescale<Exp>(seen, factor);
+#pragma unroll
+      for (int i = 0; i < 2 * kRowTiles; ++i) maximum[i / 2][i % 2] = seen[i / 2][i % 2];
+    }
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) {
+      const float shift[2] = {maximum[tile][0] * factor, maximum[tile][1] * factor};
+#pragma unroll
+      for (int i = 0; i < kKeyTiles * 4; ++i) {
+        float& score = scores[tile][i / 4][i % 4];
+        score = Exp::weight(score, factor, shift[i / 2 % 2]);
+        sum[tile][i / 2 % 2] += score;
+      }
+    }
+  }
+
+  /// Adds the sums of each quad's lanes up.
+  __device__ __forceinline__ void finish() {
+#pragma unroll
+    for (int i = 0; i < 2 * kRowTiles; ++i) sum[i / 2][i % 2] = quad_sum(sum[i / 2][i % 2]);
+  }
+
+ private:
+  template <class Exp>
+  __device__ __forceinline__ void rescale(const float (&seen)[kRowTiles][2], float factor) {
+#pragma unroll
+    for (int i = 0; i < 2 * kRowTiles; ++i) {
+      const int tile = i / 2, half = i % 2;
+      const float shrink = Exp::rescale(maximum[tile][half], seen[tile][half], factor);
+      sum[tile][half] *= shrink;
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        output[tile][n][2 * half] *= shrink;
+        output[tile][n][2 * half + 1] *= shrink;
+      }
+    }
+  }
+};
+
 }  // namespace evo

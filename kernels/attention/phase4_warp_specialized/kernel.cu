@@ -40,7 +40,7 @@ static_assert(Config::kTileQ <= 32 * Config::kConsumerWarps, "two_row_tiles_at_m
 static_assert(Config::kTileK % (16 * Config::kKeySplits) == 0, "split_owns_whole_tiles");
 static_assert(Config::kKeySplits == 1 || Config::kWideStore, "merged_rows_are_stored_wide");
 static_assert(kProducers + kConsumers <= 1024, "fits_threads");
-static_assert(Config::kLiveRegisters + 40 <= registers_per_thread(Config::kThreads * Config::kMinBlocks), "fits_registers");
+static_assert(Config::kLiveRegisters + 48 <= registers_per_thread(Config::kThreads * Config::kMinBlocks), "fits_registers");
 static_assert(Config::kMinBlocks == 1 || Config::kLiveRegisters + 80 > registers_per_thread(Config::kThreads * Config::kMinBlocks),
               "min_blocks_binds");
 static_assert(Config::kThreads == kProducers + kConsumers, "threads_match");
@@ -111,128 +111,66 @@ __device__ void produce(const Task& task, unsigned smem, int thread) {
   cp_async_wait<0>();  // a thread should not end with copies under way
 }
 
-/// A consumer thread's share of the result: lane 4g+t has rows g and g+8 of each of its warp's row tiles.
-struct Partial {
-  float output[kRowTiles][kDim / 8][4];
-  float maximum[kRowTiles][2];
-  float sum[kRowTiles][2];  // over this lane's keys only, until the end
-};
-
-/// Hides the keys from `visible` on (one bound per row of this lane).
-__device__ __forceinline__ void mask(float (&scores)[kRowTiles][kWarpKeys / 8][4], const int (&visible)[kRowTiles][2], int lane) {
-#pragma unroll
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < kWarpKeys / 2; ++i) {
-      const int key = i / 4 * 8 + (i & 1) + 2 * (lane % 4);
-      if (key >= visible[tile][i / 2 % 2]) scores[tile][i / 4][i % 4] = minus_infinity();
-    }
-  }
-}
-
-/// Turns scores into weights under the new maxima, and brings the partial result under them.
-__device__ __forceinline__ void soften(float (&scores)[kRowTiles][kWarpKeys / 8][4], Partial& partial, float factor) {
-  float seen[kRowTiles][2];
-  bool grown = false;
-#pragma unroll
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float top = scores[tile][0][2 * half];
-#pragma unroll
-      for (int n = 0; n < kWarpKeys / 8; ++n) top = fmaxf(top, fmaxf(scores[tile][n][2 * half], scores[tile][n][2 * half + 1]));
-      seen[tile][half] = fmaxf(partial.maximum[tile][half], quad_max(top));
-      grown |= (seen[tile][half] - partial.maximum[tile][half]) * factor > Exp::slack();
-    }
-  }
-  if (!Config::kLazyRescale || __any_sync(0xffffffffu, grown)) {
-#pragma unroll
-    for (int tile = 0; tile < kRowTiles; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float shrink = Exp::rescale(partial.maximum[tile][half], seen[tile][half], factor);
-        partial.maximum[tile][half] = seen[tile][half];
-        partial.sum[tile][half] *= shrink;
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) partial.output[tile][n][2 * half] *= shrink, partial.output[tile][n][2 * half + 1] *= shrink;
-      }
-    }
-  }
-#pragma unroll
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < kWarpKeys / 2; ++i) {
-      const int half = i / 2 % 2;
-      float& score = scores[tile][i / 4][i % 4];
-      score = Exp::weight(score, factor, partial.maximum[tile][half] * factor);
-      partial.sum[tile][half] += score;
-    }
-  }
-}
-
 /// A consumer warp: its rows against its keys of every tile.
-__device__ __forceinline__ void consume(const Task& task, unsigned smem, int row_warp, int split, int lane, float factor, Partial& partial) {
+__device__ __forceinline__ void consume(const Task& task, unsigned smem, int row_warp, int split, int lane, float factor,
+                                        Partial<kRowTiles, kDim>& partial) {
+  constexpr int kStepRows = 16 * Rows::kStrideBytes;  // bytes of one row tile
   const int first_row = row_warp * kRowTiles * 16;
+  const int query = task.first_query + first_row;  // the warp's first; its last sees the most keys
+  const int last_bound = Config::kCausal ? min(task.keys, query + kRowTiles * 16) : task.keys;
+  const int first_bound = Config::kCausal ? min(task.keys, query + 1) : task.keys;
   const unsigned rows_smem = smem + kBarrierBytes + first_row * Rows::kStrideBytes;
   unsigned queries[kRowTiles][kDim / 16][4];
-#pragma unroll
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) partial.maximum[tile][half] = kLowest, partial.sum[tile][half] = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kDim / 2; ++i) partial.output[tile][i / 4][i % 4] = 0.0f;
-  }
   int stage = 0, parity = 0;
   for (int tile = 0; tile < task.tiles; ++tile) {
     const StageBarriers barriers(smem, stage);
     const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes + split * kWarpKeys * Rows::kStrideBytes;
     const int first_key = tile * Config::kTileK + split * kWarpKeys;
-    const int query = task.first_query + first_row;  // the warp's first
-    const bool seen = first_key < (Config::kCausal ? min(task.keys, query + kRowTiles * 16) : task.keys);
-    mbarrier_wait(barriers.keys_full, parity);
     float scores[kRowTiles][kWarpKeys / 8][4] = {};
+    mbarrier_wait(barriers.keys_full, parity);
     if (Config::kQueriesInRegisters && tile == 0) {
 #pragma unroll
-      for (int rows = 0; rows < kRowTiles; ++rows) load_rows<Rows>(queries[rows], rows_smem + rows * 16 * Rows::kStrideBytes, lane);
+      for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(queries[i], rows_smem + i * kStepRows, lane);
     }
-    if (seen) {
+    if (first_key < last_bound) {
 #pragma unroll
       for (int k = 0; k < kDim / 16; ++k) {
         unsigned step[kRowTiles][4];
 #pragma unroll
-        for (int rows = 0; rows < kRowTiles; ++rows) {
+        for (int i = 0; i < kRowTiles; ++i) {
           if constexpr (Config::kQueriesInRegisters) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) step[rows][i] = queries[rows][k][i];
+            for (int word = 0; word < 4; ++word) step[i][word] = queries[i][k][word];
           } else {
-            ldmatrix_x4(step[rows], rows_smem + rows * 16 * Rows::kStrideBytes + LaneRows<Rows>::offset_a(lane, 2 * k));
+            ldmatrix_x4(step[i], rows_smem + i * kStepRows + LaneRows<Rows>::offset_a(lane, 2 * k));
           }
         }
         add_scores<Numbers, Rows, kWarpKeys, kRowTiles>(scores, step, keys_smem, k, lane);
       }
-      if (first_key + kWarpKeys > (Config::kCausal ? min(task.keys, query + 1) : task.keys)) {
+      if (first_key + kWarpKeys > first_bound) {
         int visible[kRowTiles][2];
 #pragma unroll
         for (int i = 0; i < 2 * kRowTiles; ++i) {
           visible[i / 2][i % 2] = (Config::kCausal ? min(task.keys, query + lane / 4 + 8 * i + 1) : task.keys) - first_key;
         }
-        mask(scores, visible, lane);
+        hide_keys(scores, visible, lane);
       }
-      soften(scores, partial, factor);
+      partial.soften<Exp, Config::kLazyRescale>(scores, factor, tile == 0);
     }
     if constexpr (Config::kSplitWaits) mbarrier_wait(barriers.values_full, parity);
-    if (seen) add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
+    if (first_key < last_bound) {
+      add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
+    }
     __syncwarp();
     if (lane == 0) mbarrier_arrive(barriers.empty);
     if (++stage == Config::kStages) stage = 0, parity ^= 1;
   }
-#pragma unroll
-  for (int i = 0; i < 2 * kRowTiles; ++i) partial.sum[i / 2][i % 2] = quad_sum(partial.sum[i / 2][i % 2]);
+  partial.finish();
 }
 
-/// Adds the splits of every row up under their common maximum and stores the rows: all consumers, 8 columns at a time.
+/// Adds the splits of every row up under their common maximum and stores the rows: all consumers, 4 columns at a time.
 __device__ __forceinline__ void merge_and_store(const Task& task, float* merge_smem, int row_warp, int split, int consumer,
-                                                float factor, const Partial& partial) {
+                                                float factor, const Partial<kRowTiles, kDim>& partial) {
   const int lane = consumer % 32;
   barrier_sync(1, kConsumers);  // the ring is read no more
 #pragma unroll
@@ -247,24 +185,22 @@ __device__ __forceinline__ void merge_and_store(const Task& task, float* merge_s
     if (lane % 4 == 0) *reinterpret_cast<float2*>(to + kDim) = make_float2(partial.maximum[i / 2][i % 2], partial.sum[i / 2][i % 2]);
   }
   barrier_sync(1, kConsumers);
-  for (int item = consumer; item < task.queries * Rows::kChunks; item += kConsumers) {
-    const float* row = merge_smem + item / Rows::kChunks * kMergeStride;
-    float top = kLowest, total = 0.0f, output[8] = {};
+  for (int item = consumer; item < task.queries * kDim / 4; item += kConsumers) {
+    const float* row = merge_smem + item / (kDim / 4) * kMergeStride;
+    float top = kLowest, total = 0.0f, output[4] = {};
 #pragma unroll
     for (int s = 0; s < Config::kKeySplits; ++s) top = fmaxf(top, row[s * Config::kTileQ * kMergeStride + kDim]);
 #pragma unroll
     for (int s = 0; s < Config::kKeySplits; ++s) {
       const float* part = row + s * Config::kTileQ * kMergeStride;
       const float share = Exp::rescale(part[kDim], top, factor);
+      const float4 four = *reinterpret_cast<const float4*>(part + item % (kDim / 4) * 4);
       total += share * part[kDim + 1];
-#pragma unroll
-      for (int i = 0; i < 8; ++i) output[i] += share * part[item % Rows::kChunks * 8 + i];
+      output[0] += share * four.x, output[1] += share * four.y, output[2] += share * four.z, output[3] += share * four.w;
     }
     const float inverse = 1.0f / total;
-    unsigned words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) words[i] = Numbers::pack(output[2 * i] * inverse, output[2 * i + 1] * inverse);
-    *reinterpret_cast<uint4*>(task.out + static_cast<size_t>(item) * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+    const uint2 words = {Numbers::pack(output[0] * inverse, output[1] * inverse), Numbers::pack(output[2] * inverse, output[3] * inverse)};
+    *reinterpret_cast<uint2*>(task.out + static_cast<size_t>(item) * 4) = words;
   }
 }
 
@@ -292,7 +228,7 @@ extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config:
   }
   const int row_warp = (warp - Config::kProducerWarps) % Config::kConsumerWarps;
   const int split = (warp - Config::kProducerWarps) / Config::kConsumerWarps;
-  Partial partial;
+  Partial<kRowTiles, kDim> partial;
   consume(task, smem, row_warp, split, lane, factor, partial);
   if constexpr (Config::kKeySplits > 1) {
     merge_and_store(task, reinterpret_cast<float*>(shared + kBarrierBytes), row_warp, split, threadIdx.x - kProducers, factor, partial);
