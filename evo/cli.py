@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,7 @@ def _print_json(document: Any) -> None:
 
 
 def parse_duration(text: str) -> float | None:
-    """"90", "90s", "10m", "1.5h" -> seconds; empty -> None. Raises: InputError."""
+    """ "90", "90s", "10m", "1.5h" -> seconds; empty -> None. Raises: InputError."""
     if not text:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
@@ -136,7 +137,13 @@ def bases_list(as_json: JsonOption = False) -> None:
     for name, path in base_paths().items():
         base = load_base(path)
         rows.append(
-            {"name": name, "target": base.language, "workload": base.workload, "knobs": len(base.knobs), "doc": base.doc}
+            {
+                "name": name,
+                "target": base.language,
+                "workload": base.workload,
+                "knobs": len(base.knobs),
+                "doc": base.doc,
+            }
         )
     if as_json:
         _print_json(rows)
@@ -216,7 +223,8 @@ def runs(
     if as_json:
         _print_json(rows)
     else:
-        present.print_rows(rows, empty="No campaigns yet: evo search --base cpu_attention --budget 40")
+        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
+        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
 
 
 @app.command()
@@ -238,7 +246,10 @@ def elites(
     if as_json:
         _print_json(rows)
     else:
-        present.print_rows(rows, empty="No elites yet: a search promotes what holds in its final comparison")
+        hint = "No elites yet: a search promotes what holds in its final comparison"
+        present.print_rows(
+            rows, empty=hint, hide=("configuration", "since", "until") if not history else ("configuration",)
+        )
 
 
 @app.command()
@@ -282,13 +293,32 @@ def export(
 
     Example: evo export --base phase4 -o attention_config.h
     """
-    from evo.crown_jewels import export_champion
+    from evo.export import find_champion, latency_words, ratio_words, write_file
+    from evo.interchange import champion_file
+    from evo.record import open_record
 
-    document = export_champion(base, out, case=case, dtype=dtype, causal=causal, arch=arch, kind=kind, db=db)
+    case_name = f"{case}-causal" if case and causal else case
+    with open_record(db, create=False) as record:
+        champion = find_champion(record, base, case_name=case_name or None, dtype=dtype or None, arch=arch or None)
+        text = champion_file(record, champion, kind)
+    write_file(out, text)
+    campaign = champion.campaign
+    document: dict[str, Any] = {
+        "file": str(out),
+        "format": kind,
+        "base": base,
+        "case": campaign.case_name,
+        "dtype": campaign.dtype,
+    }
+    document |= {"arch": campaign.arch, "variant": champion.variant.key, "time_us": champion.time_us}
+    document |= {"ratio": champion.ratio, "anchor": champion.anchor, "replay": campaign.replay or None}
     if as_json:
         _print_json(document)
-    else:
-        print(f"{out}: {document['base']} {document['case']} {document['dtype']} {document['arch']}, {document['summary']}")
+        return
+    print(f"{out}: {base}, case {campaign.case_name} {campaign.dtype}, {campaign.arch}")
+    print(f"{latency_words(champion)}; {ratio_words(champion)}")
+    if campaign.replay:
+        print(f"replayed, {campaign.replay}: not measured here")
 
 
 @app.command()
@@ -324,7 +354,9 @@ def bench(
     dtype: DtypeOption = "",
     causal: CausalOption = False,
     iters: Annotated[int, typer.Option(help="Rounds; each times every contender once.")] = 100,
-    knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")] = None,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+    ] = None,
     db: DbOption = "results.db",
     as_json: JsonOption = False,
 ) -> None:
@@ -370,7 +402,7 @@ def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
 
     findings = examine(db)
     if as_json:
-        _print_json([finding.__dict__ if hasattr(finding, "__dict__") else finding for finding in findings])
+        _print_json([asdict(finding) for finding in findings])
     else:
         present.print_findings(findings)
 

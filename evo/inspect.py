@@ -220,4 +220,3 @@ def _seat(base: Base, case: Any) -> Iterator[Any]:
         yield seat
     finally:
         seat.close()
-

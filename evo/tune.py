@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,13 @@ from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError
 from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
-from evo.outcome import Built
+from evo.outcome import Built, Measured, Outcome
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
-from evo.space import Configuration
-from evo.targets.recorded import Recording
+from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.recorded import Recording, save_recording
 from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
 from evo.variant import Variant
 from evo.workloads import find_workload
@@ -164,10 +166,7 @@ def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]
 def bind(stage: _Stage, fleet: Any) -> Binding:
     """Bind the base to what the fleet's device is and to the case's constants."""
     facts, recording = fleet.ready.facts, stage.recording
-    if recording is not None:
-        constants = dict(recording.constants)
-    else:
-        constants = stage.case.constants()
+    constants = dict(recording.constants) if recording is not None else stage.case.constants()
     known = {**facts.limits, **constants}
     own = stage.base.space(known) if stage.base.sources[""] else None
     space = recording.space if recording is not None else own
@@ -209,12 +208,10 @@ def _search_on(
     if request.resume:
         campaign.resume()
         say(f"Resumed campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
-    where = f"{facts.name} ({facts.arch})" if not replay else replay
-    say(
-        f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {binding.space.size:,} configurations, {where}"
-    )
-    state, reason = "done", ""
-    result = SearchResult(campaign_id, state, reason, campaign.progress, binding, place, replay)
+    where = replay or f"{facts.name} ({facts.arch})"
+    size = f"{binding.space.size:,} configurations"
+    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
+    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
         result.reason = campaign.run()
         _crown(fleet, record, result, rounds=request.rounds, say=say)
@@ -308,7 +305,11 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say
     ]
     default = result.binding.variant(result.binding.space.default).key if result.binding.space.has_default else ""
     reference = [default] if default and record.trials_of(default) else []
-    say(f"Re-measuring the best {len(keys)} among {len(incumbents)} incumbents and the baselines")
+    say(
+        f"Comparing the best {len(keys)} by their recorded samples"
+        if result.replay
+        else f"Re-measuring the best {len(keys)} among {len(incumbents)} incumbents and the baselines"
+    )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
     entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
     contest = fleet.contest(entries, rounds)
@@ -335,3 +336,81 @@ def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Bu
             if isinstance(done.result, Built):
                 built[done.number] = done.result
     return [(variants[number], built[number]) for number in sorted(built)]
+
+
+def promote_campaign(
+    campaign_id: int, *, db: str, rounds: int = 40, ray_address: str | None = None, say: Say = lambda _: None
+) -> SearchResult:
+    """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(campaign_id)
+        if campaign.replay:
+            raise InputError(f"campaign {campaign_id} was replayed ({campaign.replay}); there is nothing to re-measure")
+        causal = bool(campaign.constants.get("causal", False))
+        request = SearchRequest(
+            base=campaign.base,
+            case=campaign.case_name.removesuffix("-causal") if causal else campaign.case_name,
+            dtype=campaign.dtype,
+            causal=causal,
+            target=campaign.target,
+            ray_address=ray_address,
+        )
+        stage = resolve(request)
+        say(f"Starting Ray and a {stage.target} worker (a few seconds)")
+        with _fleet(request, stage) as fleet:
+            binding, facts = bind(stage, fleet), fleet.ready.facts
+            if facts.arch != campaign.arch:
+                raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
+            place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
+            result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
+            _crown(fleet, record, result, rounds=rounds, say=say)
+            return result
+
+
+def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
+    """Write a measured campaign as a recording for the replay target; returns its path. Raises: InputError."""
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(campaign_id)
+        if campaign.replay:
+            raise InputError(
+                f"campaign {campaign_id} was replayed ({campaign.replay}); only measured ones are recorded"
+            )
+        knobs = [
+            Knob(k["name"], tuple(k["values"]), k["default"], k.get("kind", ""), k.get("doc", ""))
+            for k in campaign.space["knobs"]
+        ]
+        space = SearchSpace(knobs)
+        trials: list[tuple[Sequence[int], Outcome]] = []
+        for trial in record.trials(campaign_id):
+            samples = {s.name: s.values_us for s in record.samples(trial.id) if s.l2 == "warm"}
+            outcome: Outcome = trial.outcome
+            if isinstance(outcome, Measured):
+                outcome = Measured(samples["variant"], samples.get("anchor", ()))
+            trials.append((space.configuration(trial.configuration).indices, outcome))
+    environment = campaign.environment
+    folder = re.sub(r"[^a-z0-9]+", "-", environment.device.lower().removeprefix("nvidia ")).strip("-")
+    path = out or Path("recordings") / folder / f"{campaign.base}.json.gz"
+    save_recording(
+        path,
+        base=campaign.base,
+        workload=campaign.workload,
+        case=campaign.case_name,
+        device={
+            "name": environment.device,
+            "arch": campaign.arch,
+            "uuid": environment.uuid,
+            "driver": environment.driver,
+            "toolchain": environment.toolchain,
+            "torch": environment.torch,
+            "limits": campaign.options.get("limits", {}),
+            "anchor": campaign.anchor,
+            "baselines_us": dict(campaign.baselines),
+        },
+        date=datetime.fromtimestamp(campaign.started_at, UTC).isoformat(timespec="seconds"),
+        commit=environment.git_sha,
+        knobs=knobs,
+        trials=trials,
+        constants=campaign.constants,
+        anchor=campaign.anchor,
+    )
+    return path
