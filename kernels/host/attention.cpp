@@ -32,7 +32,7 @@ static_assert(Config::kDtype == Dtype::kFloat32, "is_float32");
 static_assert(kTileQ % kRows == 0, "rows_divide_tile_q");
 static_assert(kTileK % (kKeyVectors * kLanes) == 0, "key_vectors_divide_tile_k");
 static_assert(kDim % kBlockDims == 0, "value_vectors_divide_head_dim");
-static_assert(kRows * kKeyVectors <= 32 && kRows * kValueVectors <= 32, "accumulators_stay_near");
+static_assert(kRows * (kKeyVectors > kValueVectors ? kKeyVectors : kValueVectors) <= 24, "accumulators_stay_near");
 static_assert(Config::kThreads <= Config::kCores, "threads_within_cores");
 
 struct Problem {
