@@ -4,13 +4,19 @@
 
 namespace evo {
 
+/// Compute capability of the code being compiled, times ten; 90 in passes for the host.
+__host__ __device__ constexpr int architecture() {
+#if defined(__CUDA_ARCH__)
+  return __CUDA_ARCH__ / 10;
+#else
+  return 90;
+#endif
+}
+
 /// Most dynamic shared memory one block may ask for, by architecture (bytes).
 __host__ __device__ constexpr int shared_bytes_per_block() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  return (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890) ? 101376 : 166912;
-#else
-  return 232448;
-#endif
+  if (architecture() >= 90) return 232448;
+  return architecture() == 80 || architecture() == 87 ? 166912 : 101376;
 }
 
 /// Most registers a thread can have where `threads` are to be resident on a multiprocessor: 64 Ki, given out to four warps at a time.
@@ -92,6 +98,29 @@ __device__ __forceinline__ void barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
 }
 
+// ---- Clusters: blocks that run together and reach each other's shared memory (sm_90) ----
+
+/// Arrives at the cluster's barrier without ordering memory: enough to know that every block has started.
+__device__ __forceinline__ void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory"); }
+
+/// Arrives at the cluster's barrier; this thread's earlier writes come before it (release). 9.7.13.3 "barrier.cluster".
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory"); }
+
+/// Waits until every thread of the cluster has arrived (acquire).
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory"); }
+
+/// Address of the same shared variable in the block of this rank, in the cluster's shared window. 9.7.9.23 "mapa".
+__device__ __forceinline__ unsigned cluster_address(unsigned smem, int rank) {
+  unsigned mapped;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(mapped) : "r"(smem), "r"(rank));
+  return mapped;
+}
+
+/// Stores two floats to an 8-byte aligned address of the cluster's shared window.
+__device__ __forceinline__ void cluster_store(unsigned address, float x, float y) {
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};\n" ::"r"(address), "f"(x), "f"(y) : "memory");
+}
+
 // ---- ldmatrix: 8x8 matrices of 16-bit elements from shared memory (sm_75; 9.7.14.5.15 "ldmatrix") ----
 // Lane 8i+r gives the 16-byte aligned address of row r of matrix i; lane 4g+t receives elements 2t, 2t+1 of row g, or
 // of column g where transposed.
@@ -144,6 +173,11 @@ __device__ __forceinline__ float ex2_approx(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
   return y;
+}
+
+/// Stores two floats to an 8-byte aligned shared address (sm_70; 9.7.9.11 "st").
+__device__ __forceinline__ void shared_store(unsigned smem, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(smem), "f"(x), "f"(y) : "memory");
 }
 
 /// Two floats rounded to fp16, `low` in the low half (sm_80; 9.7.9.21 "cvt").

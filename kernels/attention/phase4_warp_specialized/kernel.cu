@@ -23,6 +23,7 @@
 #include "common/ptx.cuh"
 #include "common/softmax.cuh"
 #include "common/swizzle.cuh"
+#include "common/task.cuh"
 #include "common/tile.cuh"
 
 namespace evo {
@@ -39,7 +40,6 @@ static_assert(Config::kTileQ % (16 * Config::kConsumerWarps) == 0, "warp_owns_wh
 static_assert(Config::kTileQ <= 32 * Config::kConsumerWarps, "two_row_tiles_at_most");
 static_assert(Config::kTileK % (16 * Config::kKeySplits) == 0, "split_owns_whole_tiles");
 static_assert(Config::kKeySplits == 1 || Config::kWideStore, "merged_rows_are_stored_wide");
-static_assert(kProducers + kConsumers <= 1024, "fits_threads");
 static_assert(Config::kLiveRegisters + 48 <= registers_per_thread(Config::kThreads * Config::kMinBlocks), "fits_registers");
 static_assert(Config::kMinBlocks == 1 || Config::kLiveRegisters + 80 > registers_per_thread(Config::kThreads * Config::kMinBlocks),
               "min_blocks_binds");
@@ -69,34 +69,12 @@ struct StageBarriers {
       : empty(smem + 24 * stage), keys_full(empty + 8), values_full(Config::kSplitWaits ? empty + 16 : keys_full) {}
 };
 
-/// What one block works on.
-struct Task {
-  int first_query, queries, keys, tiles;  // keys: those visible to the block's last query
-  const Element *q, *k, *v;
-  Element* out;
-};
-
-__device__ __forceinline__ Task block_task(const Element* q, const Element* k, const Element* v, Element* out, int heads,
-                                           int seq_q, int seq_kv) {
-  const int tile = Config::kCausal ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
-  const size_t plane = static_cast<size_t>(blockIdx.z) * heads + blockIdx.y;
-  Task task;
-  task.first_query = tile * Config::kTileQ;
-  task.queries = min(Config::kTileQ, seq_q - task.first_query);
-  task.keys = Config::kCausal ? min(seq_kv, task.first_query + task.queries) : seq_kv;
-  task.tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
-  task.q = q + (plane * seq_q + task.first_query) * kDim;
-  task.k = k + plane * seq_kv * kDim;
-  task.v = v + plane * seq_kv * kDim;
-  task.out = out + (plane * seq_q + task.first_query) * kDim;
-  return task;
-}
-
 /// A producer thread: fills the ring, as far ahead as it has stages.
-__device__ void produce(const Task& task, unsigned smem, int thread) {
+__device__ void produce(const Task<Element>& task, unsigned smem, int thread) {
   copy_rows_async<Rows, Config::kTileQ, kProducers>(smem + kBarrierBytes, task.q, task.queries, thread);
+  const int tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
   int stage = 0, round = 0;
-  for (int tile = 0; tile < task.tiles; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     const StageBarriers barriers(smem, stage);
     const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes;
     const size_t skipped = static_cast<size_t>(tile) * Config::kTileK;
@@ -112,17 +90,17 @@ __device__ void produce(const Task& task, unsigned smem, int thread) {
 }
 
 /// A consumer warp: its rows against its keys of every tile.
-__device__ __forceinline__ void consume(const Task& task, unsigned smem, int row_warp, int split, int lane, float factor,
+__device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem, int row_warp, int split, int lane, float factor,
                                         Partial<kRowTiles, kDim>& partial) {
   constexpr int kStepRows = 16 * Rows::kStrideBytes;  // bytes of one row tile
   const int first_row = row_warp * kRowTiles * 16;
-  const int query = task.first_query + first_row;  // the warp's first; its last sees the most keys
-  const int last_bound = Config::kCausal ? min(task.keys, query + kRowTiles * 16) : task.keys;
-  const int first_bound = Config::kCausal ? min(task.keys, query + 1) : task.keys;
+  const int tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
+  const int least_visible = task.visible_keys<Config::kCausal>(first_row);  // the warp's last row sees the most
+  const int most_visible = task.visible_keys<Config::kCausal>(first_row + kRowTiles * 16 - 1);
   const unsigned rows_smem = smem + kBarrierBytes + first_row * Rows::kStrideBytes;
   unsigned queries[kRowTiles][kDim / 16][4];
   int stage = 0, parity = 0;
-  for (int tile = 0; tile < task.tiles; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     const StageBarriers barriers(smem, stage);
     const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes + split * kWarpKeys * Rows::kStrideBytes;
     const int first_key = tile * Config::kTileK + split * kWarpKeys;
@@ -132,7 +110,7 @@ __device__ __forceinline__ void consume(const Task& task, unsigned smem, int row
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(queries[i], rows_smem + i * kStepRows, lane);
     }
-    if (first_key < last_bound) {
+    if (first_key < most_visible) {
 #pragma unroll
       for (int k = 0; k < kDim / 16; ++k) {
         unsigned step[kRowTiles][4];
@@ -147,18 +125,18 @@ __device__ __forceinline__ void consume(const Task& task, unsigned smem, int row
         }
         add_scores<Numbers, Rows, kWarpKeys, kRowTiles>(scores, step, keys_smem, k, lane);
       }
-      if (first_key + kWarpKeys > first_bound) {
+      if (first_key + kWarpKeys > least_visible) {
         int visible[kRowTiles][2];
 #pragma unroll
         for (int i = 0; i < 2 * kRowTiles; ++i) {
-          visible[i / 2][i % 2] = (Config::kCausal ? min(task.keys, query + lane / 4 + 8 * i + 1) : task.keys) - first_key;
+          visible[i / 2][i % 2] = task.visible_keys<Config::kCausal>(first_row + 8 * i + lane / 4) - first_key;
         }
         hide_keys(scores, visible, lane);
       }
       partial.soften<Exp, Config::kLazyRescale>(scores, factor, tile == 0);
     }
     if constexpr (Config::kSplitWaits) mbarrier_wait(barriers.values_full, parity);
-    if (first_key < last_bound) {
+    if (first_key < most_visible) {
       add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
     }
     __syncwarp();
@@ -169,7 +147,7 @@ __device__ __forceinline__ void consume(const Task& task, unsigned smem, int row
 }
 
 /// Adds the splits of every row up under their common maximum and stores the rows: all consumers, 4 columns at a time.
-__device__ __forceinline__ void merge_and_store(const Task& task, float* merge_smem, int row_warp, int split, int consumer,
+__device__ __forceinline__ void merge_and_store(const Task<Element>& task, float* merge_smem, int row_warp, int split, int consumer,
                                                 float factor, const Partial<kRowTiles, kDim>& partial) {
   const int lane = consumer % 32;
   barrier_sync(1, kConsumers);  // the ring is read no more
@@ -221,7 +199,8 @@ extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config:
     if constexpr (Config::kSplitWaits) mbarrier_init(barriers.values_full, kProducers);
   }
   __syncthreads();
-  const Task task = block_task(q, k, v, out, heads, seq_q, seq_kv);
+  const int tile = Config::kCausal ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(tile, q, k, v, out, heads, seq_q, seq_kv);
   if (warp < Config::kProducerWarps) {
     produce(task, smem, threadIdx.x);
     return;
