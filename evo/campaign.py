@@ -157,19 +157,24 @@ class Campaign:
             self.watch(self.progress)
 
     def _ended(self) -> str:
-        if self.budget is not None and self._next >= self.budget:
+        if self._left() == 0:
             return "budget spent"
         if self.time_limit_s is not None and self.progress.elapsed_s >= self.time_limit_s:
             return "time limit reached"
         return "every admissible configuration tried" if self._exhausted else ""
+
+    def _left(self) -> int | None:
+        """Proposals that the budget still allows; trials lost in flight by an earlier run are not counted."""
+        return None if self.budget is None else max(0, self.budget - self.progress.evaluated - len(self._pending))
 
     def _propose(self) -> None:
         """Keep every builder busy, but build no further ahead of the seats than they can use."""
         room = self.fleet.builders - self.fleet.building()
         backlog = self.fleet.running() - _AHEAD * self.fleet.seats
         wanted = min(room, _BATCH, self.fleet.builders - max(0, backlog))
-        if self.budget is not None:
-            wanted = min(wanted, self.budget - self._next)
+        left = self._left()
+        if left is not None:
+            wanted = min(wanted, left)
         if wanted <= 0:
             return
         configurations = self.proposer.ask(wanted)

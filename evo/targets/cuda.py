@@ -133,6 +133,16 @@ class CudaTarget:
             for begin, end, index in zip(marks, marks[1:], order, strict=False)
         ]
 
+    def ceilings(self) -> tuple[float, float]:
+        """An empty kernel's time and the rate of a large device copy (bytes read plus bytes written per second)."""
+        token = torch.zeros(1, device="cuda")
+        empty = _capture(lambda _: token.add_(0), 1, 50, token)  # the least that torch can launch
+        large = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+        other = torch.empty_like(large)
+        copy = _capture(lambda _: other.copy_(large), 1, 2, (large, other))
+        empty_us, copy_us = min(self.time([empty], [0] * 5)), min(self.time([copy], [0] * 3))
+        return empty_us / 2, 2 * large.numel() / (copy_us * 1e-6)  # half: back-to-back launches may overlap
+
     def environment(self) -> dict[str, Any]:
         return dict(self._nvml().now())
 
