@@ -120,7 +120,7 @@ def mutant_variant(
 
 
 def judge(outcomes: Iterable[tuple[Mutant, Any]]) -> Proof:
-    """Kill rate from (mutant, outcome) pairs. Only a rejection by verification is a kill; the control must have none."""
+    """Kill rate from (mutant, outcome) pairs. A kill is a rejection by verification; the control must have none."""
     killed: dict[str, str] = {}
     survived: dict[str, str] = {}
     control = "it was not tried"
@@ -135,9 +135,7 @@ def judge(outcomes: Iterable[tuple[Mutant, Any]]) -> Proof:
     return Proof(killed, survived, control)
 
 
-def prove(
-    target: Target, workload: Workload, case: Any, *, seeds: Sequence[int] = (), builders: int = 2
-) -> Proof:
+def prove(target: Target, workload: Workload, case: Any, *, seeds: Sequence[int] = (), builders: int = 2) -> Proof:
     """Build, load and verify every mutant in this process. `evaluate` of a bench or a seat does the same elsewhere.
 
     seeds: of the inputs; two fresh ones unless given: one lets a kernel pass that only repeats its first answer.
