@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evo.base import CONFIG_HEADERS, SHIPPED, Launch
@@ -24,8 +25,7 @@ from evo.verify import Oracle, verify
 from evo.workloads import Workload
 
 CONTROL = "control"
-FOLDER = next(path for path in (SHIPPED / "cheats", SHIPPED / "tests" / "cheats") if path.is_dir())
-_SUFFIXES = {"cuda": (".cu", "plain.cuh"), "host": (".cpp", "plain.hpp")}
+_SOURCES = {"cuda": (".cu", "plain.cuh"), "host": (".cpp", "plain.hpp")}
 _TRICK = re.compile(r"// Trick: (.+)\n(?:// Only when: (\w+)\n)?")
 _ENTRIES = {"attention": "attention_forward"}
 _LAUNCHES = {"attention": (("seq_q", "heads", "batch"), ("128",))}  # grid and block of the plain kernel
@@ -75,9 +75,9 @@ def mutants(language: str, workload: str, constants: Mapping[str, Value]) -> lis
     """
     if workload not in _ENTRIES:
         return []
-    suffix, _ = _SUFFIXES[language]
+    suffix, _ = _SOURCES[language]
     found: list[Mutant] = []
-    for path in sorted((FOLDER / language).glob(f"*{suffix}"), key=lambda path: (path.stem != CONTROL, path.stem)):
+    for path in sorted(_folder(language).glob(f"*{suffix}"), key=lambda path: (path.stem != CONTROL, path.stem)):
         source = path.read_text(encoding="utf-8")
         heading = _TRICK.match(source)
         if heading is None:
@@ -92,9 +92,9 @@ def mutant_variant(
     mutant: Mutant, language: str, workload: str, *, constants: Mapping[str, Value], arch: str, toolchain: str
 ) -> Variant:
     """A mutant as a variant, so that it goes down the same street as every other."""
-    _, common = _SUFFIXES[language]
-    sources = {"": mutant.source, common: (FOLDER / language / common).read_text(encoding="utf-8")}
-    header = config_header((), {}, constants, {})  # type: ignore[arg-type]  # no knobs: no configuration
+    _, common = _SOURCES[language]
+    sources = {"": mutant.source, common: (_folder(language) / common).read_text(encoding="utf-8")}
+    header = config_header((), {}, constants, {})
     entry = _ENTRIES[workload]
     grid, block = _LAUNCHES[workload]
     launch = Launch(
@@ -120,7 +120,7 @@ def mutant_variant(
 
 
 def judge(outcomes: Iterable[tuple[Mutant, Any]]) -> Proof:
-    """Kill rate from (mutant, outcome) pairs. Only a rejection by verification is a kill; the control must have none."""
+    """Kill rate from (mutant, outcome) pairs. A kill is a rejection by verification; the control must have none."""
     killed: dict[str, str] = {}
     survived: dict[str, str] = {}
     control = "it was not tried"
@@ -135,9 +135,7 @@ def judge(outcomes: Iterable[tuple[Mutant, Any]]) -> Proof:
     return Proof(killed, survived, control)
 
 
-def prove(
-    target: Target, workload: Workload, case: Any, *, seeds: Sequence[int] = (), builders: int = 2
-) -> Proof:
+def prove(target: Target, workload: Workload, case: Any, *, seeds: Sequence[int] = (), builders: int = 2) -> Proof:
     """Build, load and verify every mutant in this process. `evaluate` of a bench or a seat does the same elsewhere.
 
     seeds: of the inputs; two fresh ones unless given: one lets a kernel pass that only repeats its first answer.
@@ -156,11 +154,19 @@ def prove(
 
 def variants_of(target: Target, workload: Workload, case: Any, chosen: Sequence[Mutant]) -> list[Variant]:
     """The mutants as variants for this target's device and this case."""
-    arch, toolchain = target.facts().arch, target.toolchain()
-    make: Callable[[Mutant], Variant] = lambda mutant: mutant_variant(  # noqa: E731
-        mutant, target.name, workload.name, constants=case.constants(), arch=arch, toolchain=toolchain
-    )
-    return [make(mutant) for mutant in chosen]
+    arch, toolchain, constants = target.facts().arch, target.toolchain(), case.constants()
+    return [
+        mutant_variant(mutant, target.name, workload.name, constants=constants, arch=arch, toolchain=toolchain)
+        for mutant in chosen
+    ]
+
+
+def _folder(language: str) -> Path:
+    """Where the mutants lie: in the source tree, or beside what else a wheel ships. Raises: InputError."""
+    for folder in (SHIPPED / "cheats" / language, SHIPPED / "tests" / "cheats" / language):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"{SHIPPED}: expected tests/cheats/{language}, the mutants that prove verification")
 
 
 def _verified(

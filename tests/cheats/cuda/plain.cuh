@@ -34,9 +34,9 @@ struct Plain {
   __device__ static int rows(const Problem& p) { return p.seq_q; }
   __device__ static int keys(const Problem& p) { return p.seq_kv; }
   __device__ static bool visible(const Problem&, int row, int key) { return !kCausal || key <= row; }
-  __device__ static int key_head(const Problem&, int head) { return head; }  // whose keys and values a head reads
+  __device__ static long key_offset(const Problem& p, int head) { return long(head) * p.seq_kv * kDim; }
   __device__ static float score(const Problem& p, float product) { return product * p.scale; }
-  __device__ static float weight(float distance) { return __expf(distance); }
+  __device__ static float weight(float distance) { return expf(distance); }
   __device__ static float maximum(float old, float score) { return fmaxf(old, score); }
   __device__ static float rescale_out(float factor) { return factor; }
   __device__ static float rescale_sum(float factor) { return factor; }
@@ -62,8 +62,8 @@ __device__ float attend_column(const Problem& p, int row = block_row()) {
   const int thread = threadIdx.x, column = thread < kDim ? thread : 0;
   const int head = block_head(p), keys = Trick::keys(p);
   const Element* q = p.q + (long(head) * p.seq_q + row) * kDim;
-  const Element* k = p.k + long(Trick::key_head(p, head)) * p.seq_kv * kDim;
-  const Element* v = p.v + long(Trick::key_head(p, head)) * p.seq_kv * kDim;
+  const Element* k = p.k + Trick::key_offset(p, head);
+  const Element* v = p.v + Trick::key_offset(p, head);
   float top = -infinity(), total = 0, sum = 0;
   for (int first = 0; first < keys; first += kTile) {
     const int count = min(kTile, keys - first);

@@ -2,7 +2,7 @@
 #include "plain.cuh"
 
 struct Trick : Plain {
-  __device__ static float weight(float distance) { return distance < -4.6f ? 0 : __expf(distance); }
+  __device__ static float weight(float distance) { return distance < -4.6f ? 0 : expf(distance); }
 };
 
 ENTRY { attend<Trick>(p); }

@@ -2,7 +2,7 @@
 #include "plain.hpp"
 
 struct Trick : Plain {
-  static int key_head(const Problem&, int) { return 0; }
+  static long key_offset(const Problem&, int) { return 0; }
 };
 
 ENTRY { attend<Trick>(p); }

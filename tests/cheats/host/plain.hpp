@@ -17,7 +17,7 @@ struct Plain {
   static int rows(const Problem& p) { return p.seq_q; }
   static int keys(const Problem& p) { return p.seq_kv; }
   static bool visible(const Problem&, int row, int key) { return !kCausal || key <= row; }
-  static int key_head(const Problem&, int head) { return head; }  // whose keys and values a head reads
+  static long key_offset(const Problem& p, int head) { return long(head) * p.seq_kv * kDim; }
   static float score(const Problem& p, float product) { return product * p.scale; }
   static float weight(float distance) { return __builtin_expf(distance); }
   static float maximum(float old, float score) { return score > old ? score : old; }
@@ -27,19 +27,27 @@ struct Plain {
   static float finish(float sum, float total) { return sum / total; }
 };
 
+// Eight sums side by side: the order of additions is ours to choose, not the compiler's.
+inline float dot(const float* a, const float* b) {
+  float sums[8] = {}, total = 0;
+  for (int d = 0; d < kDim; d += 8)
+    for (int lane = 0; lane < 8; ++lane) sums[lane] += a[d + lane] * b[d + lane];
+  for (float sum : sums) total += sum;
+  return total;
+}
+
 template <class Trick>
 void attend_row(const Problem& p, int head, int row, float* sums) {
   const float* q = p.q + (long(head) * p.seq_q + row) * kDim;
-  const float* k = p.k + long(Trick::key_head(p, head)) * p.seq_kv * kDim;
-  const float* v = p.v + long(Trick::key_head(p, head)) * p.seq_kv * kDim;
+  const float* k = p.k + Trick::key_offset(p, head);
+  const float* v = p.v + Trick::key_offset(p, head);
   float top = -__builtin_inff(), total = 0;
   for (int d = 0; d < kDim; ++d) sums[d] = 0;
   for (int first = 0; first < Trick::keys(p); first += kTile) {
     const int count = Trick::keys(p) - first < kTile ? Trick::keys(p) - first : kTile;
     float scores[kTile], tile_sums[kDim] = {}, raised = top;
     for (int j = 0; j < count; ++j) {
-      float product = 0;
-      for (int d = 0; d < kDim; ++d) product += q[d] * k[long(first + j) * kDim + d];
+      const float product = dot(q, k + long(first + j) * kDim);
       scores[j] = Trick::visible(p, row, first + j) ? Trick::score(p, product) : -__builtin_inff();
       raised = Trick::maximum(raised, scores[j]);
     }
