@@ -146,6 +146,7 @@ class Campaign:
 
     def run(self) -> str:
         """Search until budget, time or space is spent; every outcome is recorded as it arrives."""
+        self.progress.started_at = time.time()
         while True:
             reason = self._ended()
             if reason and not self._pending:

@@ -81,6 +81,9 @@ def search(
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this base's unfinished campaign.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    proof: Annotated[
+        bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Search a base for its fastest right variant, and promote the best three.
@@ -113,6 +116,7 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        proof=proof,
     )
     with present.watcher(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
