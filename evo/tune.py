@@ -18,9 +18,9 @@ from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Measured, Outcome
 from evo.promote import Crowning, judge, record_crowning
-from evo.provenance import describe_environment
 from evo.prove import judge as judge_proof
 from evo.prove import mutant_variant, mutants
+from evo.provenance import describe_environment
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
 from evo.space import Configuration, Knob, SearchSpace

@@ -97,13 +97,7 @@ class CudaTarget:
             kernel = ObjectCode.from_cubin(built.binary).get_kernel(variant.entry)
         except Exception as error:  # noqa: BLE001 - cuda.core's own error class is private
             raise launch_error(error) from None
-        if built.resources.shared_bytes > 48 * 1024:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            (status,) = driver.cuKernelSetAttribute(
-                attribute, built.resources.shared_bytes, kernel.handle, device.device_id
-            )
-            if status != driver.CUresult.CUDA_SUCCESS:
-                raise LaunchError("shared_memory", f"{built.resources.shared_bytes} bytes refused: {status.name}")
+        allow_shared_memory(kernel, built.resources.shared_bytes, device)
         return CudaProgram(kernel, variant, workload)
 
     def baseline(self, workload: Workload, backend: str) -> Program:
@@ -216,6 +210,19 @@ class TorchProgram:
             return _capture(enqueue, len(input_sets), launches, kept)
         except RuntimeError as error:
             raise launch_error(error) from None
+
+
+def allow_shared_memory(kernel: Kernel, wanted_bytes: int, device: Device) -> None:
+    """Let a kernel ask for more dynamic shared memory than the 48 KB it may have unasked.
+
+    Raises: LaunchError when the device has not that much.
+    """
+    if wanted_bytes <= 48 * 1024:
+        return
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    (status,) = driver.cuKernelSetAttribute(attribute, wanted_bytes, kernel.handle, device.device_id)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise LaunchError("shared_memory", f"{wanted_bytes} bytes refused: {status.name}")
 
 
 def launch_config(variant: Variant, dimensions: Mapping[str, int]) -> LaunchConfig:
