@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,7 +101,7 @@ def read_trials(
     *,
     campaign_id: int | None = None,
     trial_id: int | None = None,
-    number: int | None = None,
+    numbers: Collection[int] | None = None,
     variant_key: str | None = None,
     after: int | None = None,
     valid_only: bool = False,
@@ -115,10 +115,11 @@ def read_trials(
     wanted = {
         TrialRow.campaign_id: campaign_id,
         TrialRow.id: trial_id,
-        TrialRow.number: number,
         TrialRow.variant_key: variant_key,
     }
     statement = statement.where(*(column == value for column, value in wanted.items() if value is not None))
+    if numbers is not None:
+        statement = statement.where(TrialRow.number.in_(numbers))
     if after is not None:
         statement = statement.where(TrialRow.number > after)
     if valid_only or by_time:
@@ -131,11 +132,11 @@ def read_trials(
 def read_points(connection: sa.Connection, campaign_id: int, *, after: int = 0, most: int = 4000) -> list[Point]:
     """A campaign's trials with id above `after` in order of recording; beyond `most`, evenly thinned.
 
-    Every improvement of the best time is kept, so that the best-so-far curve is exact.
+    Every improvement of the best time and the last trial are kept, so that the best-so-far curve is exact.
     """
     here = (TrialRow.campaign_id == campaign_id,)
-    seen, count = connection.execute(
-        sa.select(sa.func.count().filter(TrialRow.id <= after), sa.func.count()).where(*here)
+    seen, count, last = connection.execute(
+        sa.select(sa.func.count().filter(TrialRow.id <= after), sa.func.count(), sa.func.max(TrialRow.id)).where(*here)
     ).one()
     stride = max(1, -(-(count - seen) // most))
     before = sa.func.min(TrialRow.time_us).over(order_by=TrialRow.id, rows=(None, -1))
@@ -143,15 +144,16 @@ def read_points(connection: sa.Connection, campaign_id: int, *, after: int = 0, 
     ranked = sa.select(TrialRow.id, (place + seen).label("position"), before.label("before"))
     rank = ranked.where(*here, TrialRow.id > after).subquery()
     improves = sa.and_(TrialRow.time_us.is_not(None), sa.or_(rank.c.before.is_(None), TrialRow.time_us < rank.c.before))
-    names = ("id", "number", "recorded_at", "time_us", "ratio", "stage", "reason", "operator")
+    names = ("id", "number", "time_us", "ratio", "stage", "reason", "operator")
     statement = (
-        sa.select(rank.c.position, *(TrialRow.__table__.c[name] for name in names), VariantRow.configuration)
+        sa.select(rank.c.position, *(TrialRow.__table__.c[name] for name in names))
+        .add_columns(TrialRow.recorded_at.label("at"), VariantRow.configuration)
         .join(TrialRow, TrialRow.id == rank.c.id)
         .join(VariantRow, VariantRow.key == TrialRow.variant_key)
-        .where(sa.or_(rank.c.position % stride == 0, improves) if stride > 1 else sa.true())
+        .where(sa.or_(rank.c.position % stride == 0, improves, rank.c.id == last) if stride > 1 else sa.true())
         .order_by(rank.c.id)
     )
-    return [Point(*row) for row in connection.execute(statement)]
+    return [Point(**row) for row in connection.execute(statement).mappings()]
 
 
 def _trial(row: dict[str, Any]) -> RecordedTrial:

@@ -9,7 +9,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -334,6 +334,10 @@ class Record:
         if not found:
             raise InputError(f"{self.name}: no trial {trial_id}; `evo runs` lists campaigns and their trials")
         return found[0]
+
+    def trials_numbered(self, campaign_id: int, numbers: Collection[int]) -> list[RecordedTrial]:
+        """The campaign's trials of these numbers, without the compiler's words."""
+        return self._read(read.read_trials, campaign_id=campaign_id, numbers=numbers, details=False)
 
     def trials_of(self, variant_key: str) -> list[RecordedTrial]:
         """All trials of one variant, whatever the campaign."""

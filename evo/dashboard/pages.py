@@ -1,0 +1,214 @@
+"""The pages: HTML from the record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from evo import __version__
+from evo.dashboard import analysis, views, words
+from evo.dashboard.api import champion, download, record_of
+from evo.errors import InputError
+from evo.export import header_text
+
+PAGE = 50  # campaigns on one page
+
+router = APIRouter(include_in_schema=False)
+templates = Environment(
+    loader=PackageLoader("evo.dashboard"),
+    autoescape=select_autoescape(default=True),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+templates.filters.update(words.FILTERS)
+templates.globals.update(version=__version__, standalone=False)
+
+
+def page(name: str, **facts: Any) -> HTMLResponse:
+    return HTMLResponse(templates.get_template(name).render(**facts))
+
+
+def error_page(request: Request, status: int, title: str, message: str) -> HTMLResponse:
+    """An error in words, with a way back and, where one exists, the command that mends it."""
+    upgrade = "is older than this program" in message
+    text = templates.get_template("error.html").render(
+        title=title, message=message, upgrade=upgrade, missing="no such database" in message, database=database(request)
+    )
+    return HTMLResponse(text, status_code=status)
+
+
+def database(request: Request) -> str:
+    return str(request.app.state.store.url)
+
+
+@router.get("/")
+def campaigns_page(
+    request: Request, p: Annotated[int, Query(ge=1)] = 1, base: str = "", fragment: bool = False
+) -> HTMLResponse:
+    record = record_of(request)
+    found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (p - 1))
+    rows = [(campaign, views.best_interval(record, campaign)) for campaign in found[:PAGE]]
+    live = any(words.state(campaign) == "running" for campaign, _ in rows)
+    facts = {"rows": rows, "page": p, "more": len(found) > PAGE, "base": base, "live": live}
+    return page("_campaign_rows.html" if fragment else "campaigns.html", **facts, database=database(request))
+
+
+@router.get("/campaigns/{campaign_id}")
+def campaign_page(request: Request, campaign_id: int) -> HTMLResponse:
+    record = record_of(request)
+    campaign = record.campaign(campaign_id)
+    return page("campaign.html", **views.campaign_page(record, campaign), database=database(request))
+
+
+@router.get("/campaigns/{campaign_id}/live")
+def campaign_live(
+    request: Request, campaign_id: int, after: Annotated[int, Query(ge=0)] = 0, evaluated: int = -1
+) -> JSONResponse:
+    """What changed since the page saw `evaluated` trials: fragments of HTML and new points."""
+    record = record_of(request)
+    campaign = record.campaign(campaign_id)
+    state = words.state(campaign)
+    answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated}
+    facts = {"campaign": campaign, "state": state, "rate": views.rate(campaign)}
+    facts["interval"] = views.best_interval(record, campaign)
+    parts = {"summary": templates.get_template("_summary.html").render(**facts)}
+    if campaign.evaluated != evaluated:
+        points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
+        answer["points"] = views.points_table(campaign, points)
+        whole = views.campaign_page(record, campaign)
+        for name in ("failures", "fastest", "lineage"):
+            parts[name] = templates.get_template(f"_{name}.html").render(**whole)
+    answer["parts"] = parts
+    return JSONResponse(answer)
+
+
+@router.get("/trials/{trial_id}")
+def trial_page(request: Request, trial_id: int) -> HTMLResponse:
+    record = record_of(request)
+    trial = record.trial(trial_id)
+    return page(
+        "trial.html",
+        trial=trial,
+        campaign=record.campaign(trial.campaign_id),
+        samples=record.samples(trial_id),
+        database=database(request),
+    )
+
+
+@router.get("/elites")
+def elites_page(request: Request) -> HTMLResponse:
+    record = record_of(request)
+    places = views.places(record.elites(history=True))
+    for number, place in enumerate(places):
+        place["id"] = f"place-{number}"
+        place["samples"] = views.samples_facts(record, place["reigning"])
+    return page("elites.html", places=places, database=database(request))
+
+
+@router.get("/variants/{key}")
+def variant_page(request: Request, key: str) -> HTMLResponse:
+    record = record_of(request)
+    variant = record.variant(key)
+    trials = record.trials_of(key)
+    promotions = record.promotions(variant_key=key)
+    measured = [trial for trial in trials if trial.time_us is not None]
+    best = min(measured, key=lambda trial: trial.time_us or 0.0, default=None)
+    found = champion(record, key) if measured else None
+    samples = list(found.samples) if found is not None else []
+    return page(
+        "variant.html",
+        variant=variant,
+        trials=trials,
+        promotions=promotions,
+        elites=record.elites(variant_key=key),
+        champion=found,
+        best=best,
+        exported=header_text(found) if found is not None and variant.header else "",
+        samples=[{"label": s.name, "l2": s.l2, "values_us": s.values_us} for s in samples],
+        database=database(request),
+    )
+
+
+@router.get("/compare")
+def compare_page(
+    request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = ""
+) -> HTMLResponse:
+    record = record_of(request)
+    choices = record.campaigns(limit=200)
+    chosen = [record.campaign(_number(text)) for text in (a, b) if text]
+    facts: dict[str, Any] = {"choices": choices, "a": a, "b": b, "chosen": chosen, "database": database(request)}
+    if len(chosen) == 2:
+        best = [record.trial(c.best_trial_id) if c.best_trial_id is not None else None for c in chosen]
+        first, second = (trial.configuration if trial is not None else {} for trial in best)
+        facts["changed"] = analysis.changes(first, second) if first and second else []
+        facts["intervals"] = [views.best_interval(record, campaign) for campaign in chosen]
+        facts["curves"] = views.compare_facts(record, chosen)
+        facts["rates"] = [views.rate(campaign) for campaign in chosen]
+        facts["best"] = best
+    return page("compare.html", **facts)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"compare: no campaign {text!r}: expected a number") from None
+
+
+@router.get("/campaigns/{campaign_id}/report.html")
+def report_download(request: Request, campaign_id: int) -> Response:
+    from evo.dashboard.report import report_html
+
+    text = report_html(record_of(request), campaign_id)
+    return download(text, f"evo-campaign-{campaign_id}.html", "text/html; charset=utf-8")
+
+
+@router.get("/api/docs")
+def api_page(request: Request) -> HTMLResponse:
+    """The OpenAPI document as a page of our own, without scripts from elsewhere."""
+    return page("api.html", paths=_operations(request.app.openapi()), database=database(request))
+
+
+def _operations(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield {"path": path, "method": method.upper(), **operation}
+
+
+@router.get("/static/plotly.js")
+def plotly_script() -> FileResponse:
+    """Plotly's script from the installed package; its address in pages carries the version, so it may be kept."""
+    return FileResponse(plotly_path(), media_type="text/javascript", headers={"Cache-Control": "max-age=31536000"})
+
+
+def plotly_path() -> Path:
+    """Where the installed plotly package keeps its script. Raises: InputError when it is not installed."""
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
+        raise InputError("plotly is not installed; the dashboard's charts need it: pip install plotly")
+    return Path(found.origin).parent / "package_data" / "plotly.min.js"
+
+
+def asset_version() -> str:
+    """Changes whenever a script or style of the package changes."""
+    folder = Path(__file__).parent / "static"
+    newest = max(path.stat().st_mtime_ns for path in folder.iterdir())
+    return f"{newest:x}"
+
+
+def plotly_version() -> str:
+    """The installed plotly's version; empty when there is none."""
+    try:
+        return importlib.metadata.version("plotly")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+templates.globals.update(asset_version=asset_version(), plotly_version=plotly_version())

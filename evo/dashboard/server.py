@@ -1,0 +1,173 @@
+"""The dashboard's application and its server: who may connect, what goes wrong, in words on a page."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from evo import __version__
+from evo.dashboard import api, pages
+from evo.dashboard.store import Store
+from evo.errors import InputError
+
+COOKIE = "evo_token"
+# Plotly writes style attributes; everything else comes from files of this package.
+POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+Next = Callable[[Request], Awaitable[Response]]
+
+
+def serve(
+    db_url: str | Path = "results.db",
+    host: str = "127.0.0.1",
+    port: int = 8265,
+    token: str | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve the dashboard until Ctrl-C. Port 0 takes any free one; a taken port is an InputError.
+
+    token: needed for any host beyond loopback; whoever opens ADDRESS/?token=TOKEN is let in.
+    Raises: InputError.
+    """
+    import uvicorn
+
+    check_host(host, token)
+    listener = _listen(host, port)
+    address = listener.getsockname()
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    say(f"Evo dashboard on http://{shown}:{address[1]}/{f'?token={token}' if token else ''}  (Ctrl-C ends it)")
+    app = make_app(db_url, token=token, loopback=is_loopback(host))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+
+
+def check_host(host: str, token: str | None) -> None:
+    """Raises: InputError for a host beyond loopback without a token."""
+    if token is not None and len(token) < 8:
+        raise InputError("--token: expected at least 8 characters")
+    if not is_loopback(host) and not token:
+        raise InputError(f"--host {host}: others could connect; set --token as well, or use 127.0.0.1")
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--host {host} --port {port}: cannot listen there: {words}") from None
+    return listener
+
+
+def make_app(db_url: str | Path, *, token: str | None = None, loopback: bool = True) -> FastAPI:
+    """The application over one database; opens it at the first request."""
+    store = Store(db_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="Evo",
+        version=__version__,
+        description="Facts of results.db, read-only.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # FastAPI's own pages load scripts from a CDN; ours is /api/docs
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.store = store
+    app.include_router(api.router, prefix="/api")
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    _handle_errors(app)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Next) -> Response:
+        if loopback and not _names_loopback(request):
+            # A page elsewhere whose name was made to point here must not read this database.
+            return Response("This dashboard answers to localhost only.", status_code=421)
+        if token is not None and not _has_token(request, token):
+            return Response("Open the address with ?token=... that `evo dashboard` printed.", status_code=401)
+        response = await call_next(request)
+        if token is not None and "token" in request.query_params:
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        if not request.url.path.startswith("/static"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return app
+
+
+def _names_loopback(request: Request) -> bool:
+    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    return is_loopback(name) or name == "testserver"
+
+
+def _has_token(request: Request, token: str) -> bool:
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    given = (request.query_params.get("token"), request.cookies.get(COOKIE), bearer)
+    return any(secrets.compare_digest(item.encode(), token.encode()) for item in given if item)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error is a page with a way back, or JSON under /api."""
+
+    def answer(request: Request, status: int, title: str, message: str) -> Response:
+        if request.url.path.startswith("/api"):
+            return JSONResponse({"error": message}, status_code=status)
+        return pages.error_page(request, status, title, message)
+
+    @app.exception_handler(InputError)
+    def input_error(request: Request, error: InputError) -> Response:
+        missing = ": no campaign " in str(error) or ": no variant " in str(error) or ": no trial " in str(error)
+        if missing or ": no elite" in str(error):
+            return answer(request, 404, "Not here", str(error))
+        return answer(request, 503, "The database cannot be read", str(error))
+
+    @app.exception_handler(HTTPException)
+    def http_error(request: Request, error: HTTPException) -> Response:
+        title = "Not here" if error.status_code == 404 else "That did not work"
+        message = f"{request.url.path}: no such page" if error.detail == "Not Found" else str(error.detail)
+        return answer(request, error.status_code, title, message)
+
+    @app.exception_handler(RequestValidationError)
+    def bad_request(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return answer(request, 404 if first["loc"][0] == "path" else 400, "Not here", f"{where}: {first['msg']}")

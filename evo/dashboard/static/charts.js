@@ -1,0 +1,337 @@
+// Every chart of the dashboard and of the reports. Data in, one Plotly figure out; colours come from style.css.
+"use strict";
+const Charts = (() => {
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const narrow = () => innerWidth < 700;
+  const drawn = new Map(); // element -> function that draws it again
+
+  function layout(extra) {
+    const axis = { gridcolor: color("line"), linecolor: color("line"), zerolinecolor: color("line"), ticks: "", automargin: true };
+    const base = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif", size: 12.5, color: color("ink") },
+      margin: { l: 58, r: 16, t: 12, b: 46 }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
+      hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") } },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 12 }, bgcolor: "rgba(0,0,0,0)" },
+    };
+    const merged = { ...base, ...extra };
+    for (const key of Object.keys(merged)) if (/^[xy]axis\d*$/.test(key)) merged[key] = { ...axis, ...merged[key] };
+    return merged;
+  }
+
+  function show(element, traces, extra) {
+    element.classList.remove("waiting");
+    if (!element.classList.contains("js-plotly-plot")) element.textContent = "";
+    return Plotly.react(element, traces, layout(extra), { displayModeBar: false, responsive: true });
+  }
+
+  // Draw now, and again when the theme changes.
+  function draw(element, make) {
+    if (!element) return;
+    drawn.set(element, make);
+    make();
+  }
+  document.addEventListener("themechange", () => { if (window.Plotly) for (const make of drawn.values()) make(); });
+
+  const title = (text) => ({ title: { text, standoff: 8, font: { size: 12.5, color: color("quiet") } } });
+  const us = (value) => value == null ? "–" : value < 1000 ? `${value.toPrecision(4)} µs` : value < 1e6 ? `${(value / 1000).toPrecision(4)} ms` : `${(value / 1e6).toPrecision(4)} s`;
+
+  // Kernel times on a log axis: readable ticks within the range shown.
+  function timeAxis(low, high, extra = {}) {
+    const steps = [1, 1.5, 2, 3, 5, 7];
+    const ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+      for (const step of steps) ticks.push(step * 10 ** power);
+    const inside = ticks.filter((tick) => tick >= low * 0.98 && tick <= high * 1.02);
+    const shown = inside.length >= 2 ? inside : [low, high];
+    return { type: "log", range: [Math.log10(low * 0.97), Math.log10(high * 1.04)], tickvals: shown, ticktext: shown.map((t) => Number(t.toPrecision(3)).toLocaleString("en")), ...extra };
+  }
+
+  function bestSoFar(x, times, end) {
+    const xs = [], ys = [];
+    times.forEach((time, index) => {
+      if (time != null && (ys.length === 0 || time < ys[ys.length - 1])) { xs.push(x[index]); ys.push(time); }
+    });
+    if (xs.length && end > xs[xs.length - 1]) { xs.push(end); ys.push(ys[ys.length - 1]); }
+    return [xs, ys];
+  }
+
+  const STAGES = ["rules", "build", "gates", "launch", "verify", "measure", "timeout", "crash"];
+
+  // Best so far, every trial, baselines, random expectation; rejected trials as ticks on a row per stage below.
+  function progress(element, table, facts, axis) {
+    const x = axis === "seconds" ? table.seconds : table.position;
+    const end = x.length ? x[x.length - 1] : 1;
+    const measured = [], traces = [];
+    table.time_us.forEach((time, index) => { if (time != null) measured.push(index); });
+    const times = measured.map((index) => table.time_us[index]);
+    const sorted = [...times].sort((a, b) => a - b);
+    const baselines = Object.entries(facts.baselines || {}).sort((a, b) => a[1] - b[1]);
+    let low = sorted[0] ?? 1, high = sorted[Math.floor(sorted.length * 0.99)] ?? 10;
+    for (const [, value] of baselines) { if (value < high * 3) high = Math.max(high, value); low = Math.min(low, value); }
+    traces.push({
+      x: measured.map((i) => x[i]), y: times, mode: "markers", type: "scatter", name: "measured",
+      marker: { color: color("measured"), size: 5, opacity: 0.5 },
+      customdata: measured.map((i) => [table.number[i], table.id[i], table.ratio[i] == null ? "" : `, ${table.ratio[i].toFixed(3)}× the anchor's speed`, table.operator[i] || "proposed"]),
+      hovertemplate: "trial %{customdata[0]} (%{customdata[3]})<br>%{y:.4g} µs%{customdata[2]}<extra></extra>",
+    });
+    const [bx, by] = bestSoFar(x, table.time_us, end);
+    traces.push({ x: bx, y: by, mode: "lines", type: "scatter", name: "best so far", line: { color: color("best"), width: 2.4, shape: "hv" }, hovertemplate: "best %{y:.4g} µs<extra></extra>" });
+    if (axis !== "seconds" && facts.expectation)
+      traces.push({ x: facts.expectation.position, y: facts.expectation.time_us, mode: "lines", type: "scatter", name: "random search, expected", line: { color: color("quiet"), width: 1.4, dash: "dot" }, hovertemplate: "random search after %{x}: %{y:.4g} µs<extra></extra>" });
+    const shapes = [], annotations = [];
+    for (const [name, value] of baselines) {
+      if (value > high * 1.04) continue;
+      const anchor = name === facts.anchor;
+      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: anchor ? 1.6 : 1, dash: "dash" } });
+      annotations.push({ xref: "paper", x: 1, xanchor: "right", y: Math.log10(value), yanchor: "bottom", showarrow: false, text: `PyTorch ${name} ${us(value)}`, font: { size: 11.5, color: color("warn") } });
+    }
+    const stages = STAGES.filter((stage) => table.outcome.includes(stage));
+    for (const stage of stages) {
+      const mine = [];
+      table.outcome.forEach((outcome, index) => { if (outcome === stage) mine.push(index); });
+      traces.push({
+        x: mine.map((i) => x[i]), y: mine.map(() => stage), yaxis: "y2", mode: "markers", type: "scatter", name: stage, showlegend: false,
+        marker: { symbol: "line-ns", size: 9, line: { width: 1.4, color: color(stage) } },
+        customdata: mine.map((i) => [table.number[i], table.id[i], table.reason[i]]),
+        hovertemplate: `trial %{customdata[0]} rejected<br>${stage}: %{customdata[2]}<extra></extra>`,
+      });
+    }
+    const strip = stages.length ? Math.min(0.36, 0.05 + 0.055 * stages.length) : 0;
+    const done = show(element, traces, {
+      xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), range: [0, Math.max(end, 1) * 1.02], anchor: stages.length ? "y2" : "y" },
+      yaxis: { ...title("Time of one launch (µs, log scale)"), ...timeAxis(low, high), domain: [strip ? strip + 0.05 : 0, 1] },
+      ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 }, ...title("Rejected at") } } : {}),
+      shapes, annotations, margin: { l: 74, r: 16, t: 12, b: 46 },
+    });
+    if (!element.dataset.clickable) {
+      element.dataset.clickable = "yes";
+      done.then(() => element.on("plotly_click", (event) => {
+        const id = event.points[0].customdata && event.points[0].customdata[1];
+        if (id && !document.body.dataset.standalone) location.href = `/trials/${id}`;
+      }));
+    }
+  }
+
+  function importance(element, pairs) {
+    const shown = [...pairs].reverse();
+    show(element, [{
+      type: "bar", orientation: "h", x: shown.map((p) => 100 * p[1]), y: shown.map((p) => p[0]), marker: { color: color("measured") },
+      hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
+    }], { xaxis: { ...title("Importance (% of PED-ANOVA)"), rangemode: "tozero" }, yaxis: { type: "category", ...title("Knob") }, margin: { l: 40, r: 12, t: 4, b: 46 } });
+  }
+
+  function effect(element, effect, range) {
+    const boxes = effect.boxes.filter((box) => box.count > 0);
+    const names = effect.boxes.map((box) => box.value);
+    show(element, [
+      {
+        type: "box", x: boxes.map((b) => b.value), q1: boxes.map((b) => b.q1), median: boxes.map((b) => b.median), q3: boxes.map((b) => b.q3),
+        lowerfence: boxes.map((b) => b.low), upperfence: boxes.map((b) => b.high), line: { color: color("measured"), width: 1.4 }, fillcolor: color("accent-soft"),
+        showlegend: false, whiskerwidth: 0.5, hoverinfo: "y",
+      },
+      {
+        type: "scatter", mode: "markers", x: boxes.map((b) => b.value), y: boxes.map((b) => b.best), marker: { symbol: "diamond", size: 7, color: color("best") }, showlegend: false,
+        customdata: boxes.map((b) => [b.count, b.rejected]), hovertemplate: "%{x}: best %{y:.4g} µs<br>%{customdata[0]} measured, %{customdata[1]} rejected<extra></extra>",
+      },
+    ], {
+      xaxis: { type: "category", categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4], ...title(`${effect.knob} (value)`) },
+      yaxis: { ...title("Time (µs, log)"), ...timeAxis(range[0], range[1]) }, margin: { l: 50, r: 8, t: 6, b: 44 }, dragmode: false,
+    });
+  }
+
+  function effectRange(effects) {
+    const lows = effects.flatMap((e) => e.boxes.filter((b) => b.count).map((b) => b.best));
+    const highs = effects.flatMap((e) => e.boxes.filter((b) => b.count).map((b) => b.high));
+    return lows.length ? [Math.min(...lows), Math.max(...highs)] : [1, 10];
+  }
+
+  function occupancy(element, facts) {
+    const colors = { measure: "measured", verify: "verify", build: "build", idle: "idle" };
+    const traces = ["measure", "verify", "build", "idle"].map((kind) => ({
+      x: facts.seconds, y: facts.kinds[kind], name: kind, type: "scatter", mode: "lines", stackgroup: "one", line: { width: 0.5, color: color(colors[kind]), shape: "hvh" },
+      fillcolor: color(colors[kind]), hovertemplate: `${kind} %{y:.2f}<extra></extra>`,
+    }));
+    show(element, traces, { xaxis: { ...title("Time since the first task (s)"), rangemode: "tozero" }, yaxis: { ...title("Busy workers (mean number)"), rangemode: "tozero" }, hovermode: "x unified" });
+  }
+
+  function median(values) {
+    const sorted = [...values].sort((a, b) => a - b), middle = sorted.length >> 1;
+    return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  }
+
+  function heat(element, table, first, second, statistic) {
+    const xk = table.knobs[first], yk = table.knobs[second];
+    const cells = yk.values.map(() => xk.values.map(() => []));
+    const tried = yk.values.map(() => xk.values.map(() => 0));
+    table.rows.forEach((row, index) => {
+      const x = row[first], y = row[second];
+      if (x < 0 || y < 0) return;
+      tried[y][x]++;
+      if (table.time_us[index] != null) cells[y][x].push(table.time_us[index]);
+    });
+    const value = (times) => times.length === 0 ? null : statistic === "best" ? Math.min(...times) : median(times);
+    const z = cells.map((row) => row.map(value));
+    const text = z.map((row, y) => row.map((v, x) => v == null ? (tried[y][x] ? "all rejected" : "") : Number(v.toPrecision(3)).toString()));
+    const dark = document.documentElement.dataset.theme === "dark";
+    show(element, [{
+      type: "heatmap", x: xk.values, y: yk.values, z, text, texttemplate: "%{text}", xgap: 2, ygap: 2, hoverongaps: true,
+      colorscale: dark ? [[0, "#8fdcff"], [0.35, "#3d8db0"], [1, "#22323c"]] : [[0, "#12435a"], [0.35, "#5fa3c2"], [1, "#e8eef1"]],
+      colorbar: { title: { text: "µs", side: "right" }, thickness: 10, outlinewidth: 0 },
+      customdata: tried, hovertemplate: `${esc(xk.name)} %{x}, ${esc(yk.name)} %{y}<br>${statistic} %{z:.4g} µs of %{customdata} trials<extra></extra>`,
+    }], { xaxis: { type: "category", ...title(`${xk.name} (value)`), showgrid: false }, yaxis: { type: "category", ...title(`${yk.name} (value)`), showgrid: false }, dragmode: false });
+  }
+
+  function esc(text) {
+    return String(text).replace(/[&<>"']/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" })[c]);
+  }
+
+  function samples(element, series) {
+    const palette = ["measured", "verify", "measure"];
+    let own = 0;
+    const traces = [];
+    for (const item of series) {
+      const hue = item.own === false || (item.own === undefined && item.label !== "variant") ? "warn" : palette[own++ % palette.length];
+      traces.push({
+        type: "box", orientation: "h", x: item.values_us, name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 3.5, opacity: 0.65, color: color(hue) },
+        line: { width: 1.2, color: color(hue) }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: "%{x:.4g} µs<extra></extra>",
+      });
+    }
+    element.style.height = `${Math.max(230, 74 + 40 * traces.length)}px`;
+    show(element, traces.reverse(), { xaxis: title("Time of one launch (µs)"), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
+  }
+
+  function histogram(element, series) {
+    const traces = series.map((item, index) => ({
+      type: "histogram", x: item.values_us, name: `${item.label}, ${item.l2} L2`, opacity: 0.65, nbinsx: 40,
+      marker: { color: color(item.label === "variant" ? (item.l2 === "cold" ? "timeout" : "measured") : index % 2 ? "warn" : "gates") },
+      hovertemplate: "%{y} samples around %{x} µs<extra></extra>",
+    }));
+    show(element, traces, { barmode: "overlay", xaxis: title("Time of one launch (µs)"), yaxis: title("Samples (count)"), margin: { l: 54, r: 12, t: 30, b: 46 } });
+  }
+
+  function compare(element, curves, axis, metric) {
+    const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
+    const logs = metric === "time_us" ? curves.flatMap((c) => c.time_us) : [];
+    const traces = curves.map((curve, index) => {
+      const end = axis === "seconds" ? curve.end_seconds : curve.end_position;
+      const x = [...curve[axis]], y = [...curve[metric]];
+      if (x.length && end > x[x.length - 1]) { x.push(end); y.push(y[y.length - 1]); }
+      return { x, y, mode: "lines+markers", type: "scatter", name: esc(curve.label), line: { shape: "hv", width: 2.2, color: color(hues[index]) }, marker: { size: 5 }, hovertemplate: metric === "ratio" ? "%{y:.3f}×<extra></extra>" : "%{y:.4g} µs<extra></extra>" };
+    });
+    show(element, traces, {
+      xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), rangemode: "tozero" },
+      yaxis: metric === "ratio" ? title("Best ratio to its own anchor (×, higher is faster)") : { ...title("Best time so far (µs, log scale)"), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
+      legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+    });
+  }
+
+  function spread(element, curves, metric) {
+    const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
+    const key = metric === "ratio" ? "all_ratio" : "all_us";
+    const traces = curves.map((curve, index) => {
+      const sorted = curve[key].filter((v) => v != null).sort((a, b) => metric === "ratio" ? b - a : a - b);
+      return { x: sorted, y: sorted.map((_, i) => 100 * (i + 1) / sorted.length), mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) }, hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>" };
+    });
+    show(element, traces, {
+      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title("Time of one launch (µs, log scale)"), type: "log" },
+      yaxis: title("Measured trials at least as fast (%)"), legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+    });
+  }
+
+  // Parallel coordinates on a canvas; every value of a knob is a button that brushes, reachable by keyboard.
+  function parallel(element, table, most = 500) {
+    const wanted = new Map(); // knob index -> set of value indices that are let through
+    let share = 1;
+    const order = table.time_us.map((t, i) => [t, i]).filter(([t]) => t != null).sort((a, b) => a[0] - b[0]);
+    const step = Math.max(1, Math.ceil(order.length / most));
+    const lines = order.filter((_, rank) => rank % step === 0 || rank < 40).map(([time, index]) => ({ time, row: table.rows[index], rank: 0 }));
+    lines.forEach((line, rank) => { line.rank = rank / Math.max(1, lines.length - 1); });
+    const low = lines.length ? lines[0].time : 1, high = lines.length ? lines[lines.length - 1].time : 2;
+    element.textContent = "";
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    element.append(canvas);
+    const top = 46, bottom = 16, left = 46, right = 34;
+    const axes = table.knobs.length + 1;
+    const xOf = (axis) => left + (element.clientWidth - left - right) * axis / Math.max(1, axes - 1);
+    const yOf = (index, count) => top + (element.clientHeight - top - bottom) * (count === 1 ? 0.5 : 1 - index / (count - 1));
+    const yTime = (time) => top + (element.clientHeight - top - bottom) * (Math.log(time / low) / Math.log(high / low || 2));
+    const passes = (line) => line.rank <= share && [...wanted].every(([knob, values]) => values.size === 0 || values.has(line.row[knob]));
+    const buttons = [];
+
+    table.knobs.forEach((knob, axis) => {
+      const holder = document.createElement("div");
+      holder.className = "axis";
+      holder.setAttribute("role", "group");
+      holder.setAttribute("aria-label", `Brush ${knob.name}`);
+      const name = document.createElement("span");
+      name.className = "title";
+      name.textContent = knob.name;
+      name.style.top = `${axis % 2 ? 16 : 0}px`;
+      holder.append(name);
+      knob.values.forEach((value, index) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = value;
+        button.setAttribute("aria-pressed", "false");
+        button.setAttribute("aria-label", `${knob.name} ${value}`);
+        button.addEventListener("click", () => {
+          const set = wanted.get(axis) || new Set();
+          if (set.has(index)) set.delete(index); else set.add(index);
+          wanted.set(axis, set);
+          button.setAttribute("aria-pressed", String(set.has(index)));
+          paint();
+        });
+        buttons.push({ button, axis, index, count: knob.values.length });
+        holder.append(button);
+      });
+      element.append(holder);
+    });
+    const last = document.createElement("div");
+    last.className = "axis";
+    const name = document.createElement("span");
+    name.className = "title";
+    name.textContent = "time (µs)";
+    name.style.top = `${(axes - 1) % 2 ? 16 : 0}px`;
+    const fast = document.createElement("span"), slow = document.createElement("span");
+    fast.className = slow.className = "bound";
+    fast.textContent = Number(low.toPrecision(3)); slow.textContent = Number(high.toPrecision(3));
+    last.append(name, fast, slow);
+    element.append(last);
+
+    function paint() {
+      const scale = devicePixelRatio || 1, width = element.clientWidth, height = element.clientHeight;
+      canvas.width = width * scale; canvas.height = height * scale;
+      canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
+      [...element.querySelectorAll(".axis")].forEach((holder, axis) => { holder.style.left = `${xOf(axis)}px`; });
+      for (const { button, index, count } of buttons) button.style.top = `${yOf(index, count)}px`;
+      fast.style.top = `${yTime(low)}px`; slow.style.top = `${yTime(high)}px`;
+      const pen = canvas.getContext("2d");
+      pen.scale(scale, scale);
+      pen.strokeStyle = color("line");
+      for (let axis = 0; axis < axes; axis++) { pen.beginPath(); pen.moveTo(xOf(axis), top); pen.lineTo(xOf(axis), height - bottom); pen.stroke(); }
+      const brushed = share < 1 || [...wanted.values()].some((set) => set.size);
+      let through = 0;
+      const stroke = (line, style, alpha, thick) => {
+        pen.strokeStyle = style; pen.globalAlpha = alpha; pen.lineWidth = thick;
+        pen.beginPath();
+        line.row.forEach((value, axis) => { const y = yOf(Math.max(0, value), table.knobs[axis].values.length); if (axis) pen.lineTo(xOf(axis), y); else pen.moveTo(xOf(axis), y); });
+        pen.lineTo(xOf(axes - 1), yTime(line.time));
+        pen.stroke();
+      };
+      for (const line of [...lines].reverse()) if (brushed && !passes(line)) stroke(line, color("line"), 0.5, 1);
+      for (const line of [...lines].reverse()) if (!brushed || passes(line)) { through++; stroke(line, line.rank < 0.1 ? color("best") : color("measured"), line.rank < 0.1 ? 0.75 : 0.16 + 0.25 * (1 - line.rank), line.rank < 0.1 ? 1.6 : 1); }
+      pen.globalAlpha = 1;
+      const status = document.getElementById(element.dataset.status || "");
+      if (status) status.textContent = `${through} of ${lines.length} lines`;
+    }
+    element.paint = paint;
+    element.fastest = (part) => { share = part; paint(); };
+    element.clearBrushes = () => { wanted.clear(); for (const { button } of buttons) button.setAttribute("aria-pressed", "false"); paint(); };
+    if (!element.watched) { element.watched = new ResizeObserver(() => element.paint()); element.watched.observe(element); }
+    paint();
+  }
+
+  return { draw, progress, importance, effect, effectRange, occupancy, heat, samples, histogram, compare, spread, parallel };
+})();

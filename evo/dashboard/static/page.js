@@ -1,0 +1,167 @@
+// What the pages do: fetch their facts, draw their charts, follow a running search.
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const inline = (id) => { const holder = $(id); return holder ? JSON.parse(holder.textContent) : null; };
+  const facts = async (url) => { const answer = await fetch(url); if (!answer.ok) throw new Error(`${url}: ${answer.status}`); return answer.json(); };
+  const say = (element, text) => { if (element) { element.textContent = text; element.classList.add("waiting"); } };
+  const pressed = (group, button) => group.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+  const choose = (id, then) => {
+    const group = $(id);
+    if (group) group.addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) { pressed(group, button); then(button.value); } });
+  };
+
+  async function campaign(root) {
+    const id = root.dataset.campaign;
+    let axis = "position", statistic = "median", table = null, progress = null, picked = false;
+    const drawProgress = () => Charts.draw($("progress"), () => Charts.progress($("progress"), table, progress, axis));
+    const drawHeat = () => {
+      const first = $("heat-x"), second = $("heat-y");
+      if (!first || !first.options.length) return;
+      Charts.draw($("heat"), () => Charts.heat($("heat"), table, Number(first.value), Number(second.value), statistic));
+    };
+    const drawParallel = () => Charts.draw($("parallel"), () => Charts.parallel($("parallel"), table));
+    const hasTimes = () => table.time_us.some((time) => time != null);
+
+    function fillSelects(importance) {
+      const first = $("heat-x"), second = $("heat-y");
+      if (!first || picked || !table.knobs.length) return;
+      const varied = table.knobs.map((knob, index) => ({ name: knob.name, index })).filter(({ index }) => table.knobs[index].values.length > 1);
+      for (const select of [first, second]) {
+        select.textContent = "";
+        for (const { name, index } of varied) select.add(new Option(name, index));
+      }
+      const rank = importance.map(([name]) => varied.find((knob) => knob.name === name)).filter(Boolean);
+      const order = [...rank, ...varied.filter((knob) => !rank.includes(knob))];
+      if (order.length) first.value = order[0].index;
+      if (order.length > 1) second.value = order[1].index;
+    }
+
+    function drawPoints() {
+      if (!table.position.length) { for (const name of ["progress", "heat", "parallel"]) say($(name), "No trial yet."); return; }
+      drawProgress();
+      if (hasTimes()) { drawHeat(); drawParallel(); } else for (const name of ["heat", "parallel"]) say($(name), "Nothing was measured yet.");
+    }
+
+    function drawAnalysis(found) {
+      if (found.importance.length) Charts.draw($("importance"), () => Charts.importance($("importance"), found.importance));
+      else say($("importance"), "Needs 20 measured trials.");
+      if (found.occupancy) Charts.draw($("occupancy"), () => Charts.occupancy($("occupancy"), found.occupancy));
+      else say($("occupancy"), "No worker times were recorded.");
+      const share = $("seat-share");
+      if (share && found.occupancy && found.occupancy.seat_busy_share != null) share.textContent = `Measuring workers were busy ${(100 * found.occupancy.seat_busy_share).toFixed(0)} % of the time.`;
+      const holder = $("effects");
+      if (!holder) return;
+      const order = new Map(found.importance.map(([name], index) => [name, index]));
+      const effects = found.effects.filter((e) => e.boxes.length > 1 && e.boxes.some((b) => b.count)).sort((a, b) => (order.get(a.knob) ?? 99) - (order.get(b.knob) ?? 99));
+      if (!effects.length) { say(holder, "Nothing was measured yet."); return; }
+      const range = Charts.effectRange(effects);
+      holder.classList.remove("waiting");
+      if (holder.children.length !== effects.length) {
+        holder.textContent = "";
+        for (const effect of effects) { const box = document.createElement("div"); box.className = "chart"; box.setAttribute("role", "img"); box.setAttribute("aria-label", `Distribution of time by value of ${effect.knob}`); holder.append(box); }
+      }
+      effects.forEach((effect, index) => Charts.draw(holder.children[index], () => Charts.effect(holder.children[index], effect, range)));
+    }
+
+    choose("progress-axis", (value) => { axis = value; drawProgress(); });
+    choose("heat-statistic", (value) => { statistic = value; drawHeat(); });
+    choose("parallel-share", (value) => $("parallel").fastest && $("parallel").fastest(Number(value)));
+    if ($("parallel-clear")) $("parallel-clear").addEventListener("click", () => $("parallel").clearBrushes && $("parallel").clearBrushes());
+    for (const name of ["heat-x", "heat-y"]) if ($(name)) $(name).addEventListener("change", () => { picked = true; drawHeat(); });
+
+    table = inline("points") || await facts(`/api/campaigns/${id}/points`);
+    progress = table.progress;
+    fillSelects([]);
+    drawPoints();
+    const found = inline("analysis") || await facts(`/api/campaigns/${id}/analysis`);
+    fillSelects(found.importance);
+    drawAnalysis(found);
+    drawHeat();
+    if (!document.body.dataset.standalone) follow(id, root, () => table, (added) => { append(table, added); drawProgress(); }, drawAnalysis, () => { if (hasTimes()) { drawHeat(); drawParallel(); } });
+  }
+
+  function append(table, added) {
+    // New trials may bring values that no earlier trial had: translate indices into this page's lists.
+    added.knobs.forEach((knob) => {
+      let mine = table.knobs.find((k) => k.name === knob.name);
+      if (!mine) { mine = { name: knob.name, values: [] }; table.knobs.push(mine); }
+      for (const value of knob.values) if (!mine.values.includes(value)) mine.values.push(value);
+    });
+    const rows = added.rows.map((row) => table.knobs.map((knob) => {
+      const place = added.knobs.findIndex((k) => k.name === knob.name);
+      return place < 0 || row[place] < 0 ? -1 : knob.values.indexOf(added.knobs[place].values[row[place]]);
+    }));
+    for (const column of ["position", "id", "number", "seconds", "time_us", "ratio", "outcome", "reason", "operator"]) table[column].push(...added[column]);
+    table.rows.push(...rows);
+    table.total = added.total;
+  }
+
+  function follow(id, root, table, grew, drawAnalysis, redraw) {
+    let state = root.dataset.state, evaluated = Number(root.dataset.evaluated), analysed = performance.now(), busy = false;
+    if (state !== "running") return;
+    const timer = setInterval(async () => {
+      if (document.hidden || busy) return;
+      busy = true;
+      try {
+        const ids = table().id;
+        const news = await facts(`/campaigns/${id}/live?after=${ids.length ? ids[ids.length - 1] : 0}&evaluated=${evaluated}`);
+        for (const [name, html] of Object.entries(news.parts)) replace($(`part-${name}`), html);
+        if (news.points && news.points.position.length) grew(news.points);
+        evaluated = news.evaluated;
+        const ended = news.state !== "running";
+        if (ended || performance.now() - analysed > 8000) {
+          analysed = performance.now();
+          drawAnalysis(await facts(`/api/campaigns/${id}/analysis`));
+          redraw();
+        }
+        state = news.state;
+        root.dataset.state = state;
+        if (ended) clearInterval(timer);
+      } catch (error) { console.warn(`not updated: ${error.message}`); } finally { busy = false; }
+    }, 1500);
+  }
+
+  // Replace a part of the page, keeping what the reader has opened.
+  function replace(part, html) {
+    if (!part) return;
+    const open = new Set([...part.querySelectorAll("details[open]")].map((d) => d.dataset.key));
+    const focused = document.activeElement && part.contains(document.activeElement);
+    if (focused) return; // never pull the ground from under a reader's keyboard
+    part.innerHTML = html;
+    part.querySelectorAll("details").forEach((d) => { if (open.has(d.dataset.key)) d.open = true; });
+  }
+
+  function list(root) {
+    if (root.dataset.live !== "yes") return;
+    setInterval(async () => {
+      if (document.hidden || root.contains(document.activeElement)) return;
+      const address = new URL(location.href);
+      address.searchParams.set("fragment", "true");
+      try {
+        const answer = await fetch(address);
+        if (answer.ok) root.innerHTML = await answer.text();
+      } catch { /* the server is gone; what is shown stays */ }
+    }, 1900);
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const root = document.querySelector("main");
+    if (root.dataset.campaign) campaign(root).catch((error) => { for (const chart of document.querySelectorAll(".chart.waiting")) say(chart, `The charts could not be loaded (${error.message}).`); });
+    if ($("campaign-rows")) list($("campaign-rows"));
+    document.querySelectorAll("[data-samples]").forEach((element) => { const series = inline(element.dataset.samples); if (series && series.length) Charts.draw(element, () => Charts.samples(element, series)); });
+    document.querySelectorAll("[data-histogram]").forEach((element) => { const series = inline(element.dataset.histogram); if (series && series.length) Charts.draw(element, () => Charts.histogram(element, series)); });
+    if ($("curves")) {
+      const curves = inline("curve-data").curves;
+      let axis = "position", metric = $("curves").dataset.metric;
+      const draw = () => { Charts.draw($("curves"), () => Charts.compare($("curves"), curves, axis, metric)); Charts.draw($("spread"), () => Charts.spread($("spread"), curves, metric)); };
+      choose("compare-axis", (value) => { axis = value; draw(); });
+      choose("compare-metric", (value) => { metric = value; draw(); });
+      draw();
+    }
+    document.querySelectorAll("select[data-submit]").forEach((select) => select.addEventListener("change", () => select.form.submit()));
+    document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
+      try { await navigator.clipboard.writeText($(button.dataset.copy).textContent.trim()); button.textContent = "Copied"; } catch { button.textContent = "Select and copy"; }
+    }));
+  });
+})();

@@ -1,0 +1,249 @@
+"""What each page shows: facts from the record, shaped for templates, charts and the JSON API alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from evo.dashboard import analysis, words
+from evo.record import Campaign, Elite, Point, Record, RecordedTrial
+
+POINTS_MOST = 2500  # points drawn: more than a screen can tell apart, few enough to draw at once
+FASTEST = 15
+WORDS_MOST = 6000  # characters of a compiler's words shown on a campaign's page; the trial's page has all
+
+
+T = TypeVar("T")
+_KEPT_MOST = 2000
+_kept: WeakKeyDictionary[Record, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
+
+
+def remember(record: Record, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    """The value made once for this record and key; the oldest are forgotten."""
+    kept = _kept.setdefault(record, {})
+    if key not in kept:
+        value = make()
+        while len(kept) >= _KEPT_MOST:
+            kept.pop(next(iter(kept)), None)
+        kept[key] = value
+    return cast(T, kept[key])
+
+
+def plain(value: Any) -> Any:
+    """Values as strict JSON."""
+    from evo.record.lines import plain as strict
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return strict(dataclasses.asdict(value))
+    return strict(value)
+
+
+# --- campaigns -------------------------------------------------------------------------------------------------------
+
+
+def campaign_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
+    """One campaign as the JSON API tells it."""
+    facts: dict[str, Any] = plain(campaign)
+    facts["state"] = words.state(campaign)
+    facts["valid_share"] = campaign.valid_share
+    facts["seconds"] = words.lasted(campaign)
+    low_high = best_interval(record, campaign)
+    facts["best_ratio_low"], facts["best_ratio_high"] = low_high or (None, None)
+    return facts
+
+
+def best_interval(record: Record, campaign: Campaign) -> tuple[float, float] | None:
+    """95 % interval of the best trial's ratio to the anchor, from its raw samples."""
+    if campaign.best_trial_id is None or campaign.best_ratio is None:
+        return None
+    trial_id = campaign.best_trial_id
+    return remember(record, ("interval", trial_id), lambda: analysis.ratio_interval(record.samples(trial_id)))
+
+
+def rate(campaign: Campaign) -> float | None:
+    """Variants per second from start to end or now."""
+    lasted = words.lasted(campaign)
+    return campaign.evaluated / lasted if lasted > 0 and campaign.evaluated else None
+
+
+# --- one campaign ----------------------------------------------------------------------------------------------------
+
+
+def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
+    """Trials as columns for the charts; knob values as indices into each knob's list, -1 where a trial has none."""
+    knobs = analysis.knob_table(campaign, points)
+    places = [{_typed(value): index for index, value in enumerate(knob["values"])} for knob in knobs]
+    names = [knob["name"] for knob in knobs]
+    rows = [
+        [place.get(_typed(p.configuration.get(name)), -1) for name, place in zip(names, places, strict=True)]
+        for p in points
+    ]
+    return {
+        "position": [p.position for p in points],
+        "id": [p.id for p in points],
+        "number": [p.number for p in points],
+        "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in points],
+        "time_us": [p.time_us for p in points],
+        "ratio": [p.ratio for p in points],
+        "outcome": [p.stage or "measured" for p in points],
+        "reason": [p.reason for p in points],
+        "operator": [p.operator for p in points],
+        "knobs": [{"name": k["name"], "values": [words.value_word(v) for v in k["values"]]} for k in knobs],
+        "rows": rows,
+        "total": campaign.evaluated,
+    }
+
+
+def _typed(value: Any) -> tuple[bool, Any]:
+    """1 and True are one key of a dictionary; here they are two."""
+    return isinstance(value, bool), value
+
+
+def progress_facts(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
+    """What is drawn beside the points: baselines, anchor, the expectation of random search."""
+    expected = analysis.random_expectation(
+        points, proposer=campaign.proposer, length=max(campaign.evaluated, campaign.budget or 0)
+    )
+    return {
+        "baselines": {name: us for name, us in campaign.baselines.items() if isinstance(us, int | float)},
+        "anchor": campaign.anchor,
+        "expectation": {"position": expected[0], "time_us": expected[1]} if expected else None,
+    }
+
+
+def analysis_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
+    """The slower part of a campaign's page: knob effects, importances, occupancy."""
+    return remember(record, ("analysis", campaign.id, campaign.evaluated), lambda: _analyse(record, campaign))
+
+
+def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
+    points = record.points(campaign.id, most=POINTS_MOST)
+    knobs = analysis.knob_table(campaign, points)
+    return {
+        "effects": analysis.knob_effects(knobs, points),
+        "importance": analysis.importances(knobs, points),
+        "occupancy": analysis.occupancy(record.intervals(campaign.id)),
+        "trials": len(points),
+        "of": campaign.evaluated,
+    }
+
+
+def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
+    """The best trial's ancestors, the best first; empty where nothing was measured."""
+    if campaign.best_trial_id is None:
+        return []
+    best = record.trial(campaign.best_trial_id)
+    known = {best.number: best}
+    wanted = set(best.origin.parents)
+    for _ in range(12):  # generations
+        missing = wanted - set(known)
+        if not missing:
+            break
+        found = record.trials_numbered(campaign.id, missing)
+        known |= {trial.number: trial for trial in found}
+        wanted = {number for trial in found for number in trial.origin.parents}
+    return analysis.lineage(best, known)
+
+
+def failure_rows(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
+    """Rejections by stage and reason, each with the words of the first trial that met it."""
+    rows = []
+    for failure in record.failures(campaign.id)[:40]:
+        detail = record.trial(failure.trial_id).detail
+        rows.append(
+            {
+                "stage": failure.stage,
+                "reason": failure.reason,
+                "count": failure.count,
+                "trial_id": failure.trial_id,
+                "share": failure.count / campaign.evaluated if campaign.evaluated else 0.0,
+                "words": detail[:WORDS_MOST],
+                "cut": len(detail) > WORDS_MOST,
+            }
+        )
+    return rows
+
+
+def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
+    """Everything of a campaign's page that is not a chart."""
+    promotions = record.promotions(campaign_id=campaign.id)
+    return {
+        "campaign": campaign,
+        "state": words.state(campaign),
+        "interval": best_interval(record, campaign),
+        "rate": rate(campaign),
+        "failures": failure_rows(record, campaign),
+        "fastest": fastest(record, campaign),
+        "lineage": lineage_steps(record, campaign),
+        "events": record.events(campaign.id)[-30:],
+        "promotions": promotions,
+        "knobs": campaign.space.get("knobs", []),
+    }
+
+
+def fastest(record: Record, campaign: Campaign) -> list[RecordedTrial]:
+    """The fastest programs: trials that share a binary count once."""
+    trials = record.trials(campaign.id, by_time=True, details=False, limit=4 * FASTEST)
+    return [trial for trial in trials if trial.same_as is None][:FASTEST]
+
+
+# --- elites, variants, comparison ------------------------------------------------------------------------------------
+
+
+def places(elites: Iterable[Elite]) -> list[dict[str, Any]]:
+    """Elites grouped by place: who reigns, and who held the first rank before."""
+    grouped: dict[Any, list[Elite]] = {}
+    for elite in elites:
+        grouped.setdefault(elite.place, []).append(elite)
+    found = []
+    for place, members in grouped.items():
+        champions = [e for e in members if e.rank == 1]
+        found.append(
+            {
+                "place": place,
+                "reigning": sorted((e for e in members if e.until is None), key=lambda e: e.rank),
+                "champions": sorted(champions, key=lambda e: -e.since),
+            }
+        )
+    return found
+
+
+def samples_facts(record: Record, elites: Sequence[Elite]) -> list[dict[str, Any]]:
+    """Raw samples of elites and of the baselines timed beside the first."""
+    series = []
+    for elite in elites:
+        for item in record.samples(promotion_id=elite.promotion_id):
+            own = item.name == "variant"
+            if own or elite.rank == 1:
+                label = f"rank {elite.rank}: {elite.variant_key[:10]}" if own else item.name
+                series.append({"label": label, "l2": item.l2, "own": own, "values_us": list(item.values_us)})
+    return series
+
+
+def compare_facts(record: Record, campaigns: Sequence[Campaign]) -> dict[str, Any]:
+    """Best-so-far of each campaign against evaluations and seconds, in time and in ratio to its own anchor."""
+    curves = []
+    for campaign in campaigns:
+        points = record.points(campaign.id, most=POINTS_MOST)
+        best = [p for p in points if p.time_us is not None]
+        steps: list[Point] = []
+        for point in best:
+            if not steps or (point.time_us or 0) < (steps[-1].time_us or 0):
+                steps.append(point)
+        curves.append(
+            {
+                "id": campaign.id,
+                "label": f"{campaign.id}: {campaign.base}, {campaign.proposer}, {campaign.environment.device}",
+                "position": [p.position for p in steps],
+                "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in steps],
+                "time_us": [p.time_us for p in steps],
+                "ratio": [p.ratio for p in steps],
+                "end_position": campaign.evaluated,
+                "end_seconds": round(max((p.at - campaign.started_at for p in points), default=0.0), 3),
+                "all_us": [p.time_us for p in best],
+                "all_ratio": [p.ratio for p in best],
+            }
+        )
+    return {"curves": curves}
