@@ -63,7 +63,9 @@ def quartiles(times_us: Sequence[float]) -> dict[str, float]:
 
 def knob_table(campaign: Campaign, points: Sequence[Point]) -> list[dict[str, Any]]:
     """Knobs with their values: the space's, and values met besides."""
-    values: dict[str, dict[Any, None]] = {k["name"]: dict.fromkeys(k["values"]) for k in campaign.space.get("knobs", ())}
+    values: dict[str, dict[Any, None]] = {
+        k["name"]: dict.fromkeys(k["values"]) for k in campaign.space.get("knobs", ())
+    }
     for point in points:
         for name, value in point.configuration.items():
             values.setdefault(name, {})[value] = None

@@ -46,6 +46,7 @@ def report_html(record: Record, campaign_id: int) -> str:
         assets=assets,
         points=table,
         analysis=views.analysis_facts(record, campaign),
+        importance=views.importance_facts(record, campaign),
         written=time.time(),
         database=record.name,
     )
@@ -106,7 +107,12 @@ def _backends(campaign: Campaign) -> str:
 
 def _fastest(record: Record, campaign: Campaign) -> str:
     rows = [
-        (words.micro(t.time_us), words.ratio(t.ratio), f"`{cell(words.knobs(t.configuration))}`", f"`{t.variant_key[:12]}`")
+        (
+            words.micro(t.time_us),
+            words.ratio(t.ratio),
+            f"`{cell(words.knobs(t.configuration))}`",
+            f"`{t.variant_key[:12]}`",
+        )
         for t in views.fastest(record, campaign)[:5]
     ]
     if not rows:
@@ -116,7 +122,7 @@ def _fastest(record: Record, campaign: Campaign) -> str:
 
 def _knobs(record: Record, campaign: Campaign) -> str:
     facts = views.analysis_facts(record, campaign)
-    importance = dict(facts["importance"])
+    importance = dict(views.importance_facts(record, campaign))
     rows = []
     for effect in sorted(facts["effects"], key=lambda e: -importance.get(e["knob"], 0.0)):
         boxes = [box for box in effect["boxes"] if box["count"]]
