@@ -24,7 +24,8 @@ _LANGUAGES = {".cu": "cuda", ".cpp": "host"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
-_KEYS = {"template", "workload", "entry", "doc", "knobs", "derived", "rules", "launch", "gates"}
+_KEYS = {"template", "workload", "entry", "doc", "dtypes", "knobs", "derived", "rules", "launch", "gates"}
+_DTYPES = {"cuda": ("float16", "bfloat16"), "host": ("float32",)}  # what a template takes unless it says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Base:
     workload: str
     entry: str
     doc: str
+    dtypes: tuple[str, ...]  # the first is the default
     knobs: tuple[Knob, ...]
     derived: Mapping[str, Expression]
     rules: Mapping[str, Expression]
@@ -122,6 +124,7 @@ def load_base(path: Path) -> Base:
         workload=reader.text("workload"),
         entry=entry,
         doc=reader.text("doc", ""),
+        dtypes=reader.dtypes(_DTYPES[language]),
         knobs=knobs,
         derived=reader.expressions("derived"),
         rules=reader.expressions("rules"),
@@ -168,6 +171,12 @@ class _Reader:
         for name in value:
             self.expect(isinstance(name, str) and _NAME.match(name) is not None, f"{key}.{name}", "a name like tile_q")
         return dict(value)
+
+    def dtypes(self, usual: tuple[str, ...]) -> tuple[str, ...]:
+        found = self.document.get("dtypes", list(usual))
+        fits = isinstance(found, list) and found and all(isinstance(name, str) for name in found)
+        self.expect(bool(fits), "dtypes", "a list such as [float16, bfloat16]")
+        return tuple(found)
 
     def knobs(self) -> Iterator[Knob]:
         entries = self.mapping("knobs")

@@ -40,7 +40,8 @@ class Binding:
     """What turns a configuration into a variant: the case's constants, the device's facts, the toolchain."""
 
     base: Base
-    space: SearchSpace
+    space: SearchSpace  # what is searched
+    rules_space: SearchSpace  # where derived values come from: the same, or the base's own when a recording is played
     constants: Mapping[str, Value]
     facts: Mapping[str, Value]
     arch: str
@@ -49,7 +50,7 @@ class Binding:
     def variant(self, configuration: Configuration) -> Variant:
         return make_variant(
             self.base,
-            self.space,
+            self.rules_space,
             configuration,
             constants=self.constants,
             facts=self.facts,
@@ -145,6 +146,7 @@ class Campaign:
 
     def run(self) -> str:
         """Search until budget, time or space is spent; every outcome is recorded as it arrives."""
+        self.progress.started_at = time.time()
         while True:
             reason = self._ended()
             if reason and not self._pending:
@@ -156,19 +158,24 @@ class Campaign:
             self.watch(self.progress)
 
     def _ended(self) -> str:
-        if self.budget is not None and self._next >= self.budget:
+        if self._left() == 0:
             return "budget spent"
         if self.time_limit_s is not None and self.progress.elapsed_s >= self.time_limit_s:
             return "time limit reached"
         return "every admissible configuration tried" if self._exhausted else ""
+
+    def _left(self) -> int | None:
+        """Proposals that the budget still allows; trials lost in flight by an earlier run are not counted."""
+        return None if self.budget is None else max(0, self.budget - self.progress.evaluated - len(self._pending))
 
     def _propose(self) -> None:
         """Keep every builder busy, but build no further ahead of the seats than they can use."""
         room = self.fleet.builders - self.fleet.building()
         backlog = self.fleet.running() - _AHEAD * self.fleet.seats
         wanted = min(room, _BATCH, self.fleet.builders - max(0, backlog))
-        if self.budget is not None:
-            wanted = min(wanted, self.budget - self._next)
+        left = self._left()
+        if left is not None:
+            wanted = min(wanted, left)
         if wanted <= 0:
             return
         configurations = self.proposer.ask(wanted)

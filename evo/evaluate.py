@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evo.floor import Floor, floor
 from evo.measure import Timing, interleave, measure, sized_launches
-from evo.outcome import Built, Measured, Rejected, Stage
+from evo.outcome import Built, Measured, Rejected, Stage, Verified
 from evo.targets import DeviceFacts, LaunchError, Program, Stopwatch, Target
 from evo.variant import Variant
 from evo.verify import Oracle, verify
@@ -23,7 +24,7 @@ _VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that
 class Contest:
     """Raw samples of finalists, the incumbent and every baseline, taken in one run.
 
-    warm_us, cold_us: microseconds per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
+    warm_us, cold_us: us per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
     """
 
     warm_us: dict[str, tuple[float, ...]]
@@ -42,7 +43,8 @@ class Bench:
         self.inputs: Tensors = workload.inputs(case, secrets.randbits(31), self.device)
         self.anchor_name = ""
         self._anchor: Stopwatch | None = None
-        self._seed, self._served = secrets.randbits(31), 0
+        self._seeds, self._served = _fresh_seeds(), 0
+        self._floor: Floor | None = None
 
     def facts(self) -> DeviceFacts:
         return self.target.facts()
@@ -73,16 +75,13 @@ class Bench:
 
         Raises: LaunchError when the device can no longer be used by this process.
         """
-        try:
-            program = self.target.load(built, variant, self.workload)
-        except LaunchError as error:
-            if error.fatal:
-                raise
-            return Rejected(Stage.LAUNCH, error.reason, error.detail)
-        verified = verify(program, built, self.oracle, self.workload.trial_cases(self.case), [self._fresh_seed()])
+        program = self._load(variant, built)
+        if isinstance(program, Rejected):
+            return program
+        verified = verify(program, built, self.oracle, self.workload.trial_cases(self.case), self._current_seeds())
         if isinstance(verified, Rejected):
             return verified
-        return measure(
+        measured = measure(
             self.target,
             program,
             verified,
@@ -93,6 +92,27 @@ class Bench:
             best_us=best_us,
             anchor_name=self.anchor_name,
         )
+        return self._held_against_physics(measured)
+
+    @property
+    def floor(self) -> Floor:
+        """No right kernel runs this case faster on this device."""
+        if self._floor is None:
+            empty_us, bytes_per_s = self.target.ceilings()
+            self._floor = floor(
+                self.facts(),
+                flops=self.workload.flops(self.case),
+                bytes_moved=self.workload.bytes_moved(self.case),
+                empty_us=empty_us,
+                bytes_per_s=bytes_per_s,
+            )
+        return self._floor
+
+    def _held_against_physics(self, outcome: Measured | Rejected) -> Measured | Rejected:
+        if isinstance(outcome, Rejected) or outcome.time_us >= self.floor.time_us:
+            return outcome
+        bound = f"{outcome.time_us:.3f} us is less than {self.floor.time_us:.3f} us, set by {self.floor.because}"
+        return Rejected(Stage.MEASURE, "below_physical_floor", bound)
 
     def contest(self, entries: Sequence[tuple[Variant, Built]], *, rounds: int = 40) -> Contest:
         """Verify finalists on cases the search did not use, then time them among the baselines, shuffled.
@@ -102,28 +122,37 @@ class Bench:
         programs: dict[str, Program] = {}
         rejected: dict[str, Rejected] = {}
         for variant, built in entries:
-            outcome = self._final_check(variant, built)
-            if isinstance(outcome, Rejected):
-                rejected[variant.key] = outcome
+            verified = self.verify_fully(variant, built)
+            program = verified if isinstance(verified, Rejected) else self._load(variant, built)
+            if isinstance(program, Rejected):
+                rejected[variant.key] = program
             else:
-                programs[variant.key] = outcome
+                programs[variant.key] = program
         for name in self.workload.baselines(self.case, self.device):
             programs[f"baseline:{name}"] = self.target.baseline(self.workload, name)
         rng = random.Random(secrets.randbits(31))
         warm = self._timed(programs, [self.inputs], rounds, rng, rejected)
-        cold = self._timed(programs, self._cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
+        cold = self._timed(programs, self.cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
         return Contest(warm, cold, rejected, self.target.environment())
 
-    def _final_check(self, variant: Variant, built: Built) -> Program | Rejected:
+    def verify_fully(self, variant: Variant, built: Built, seeds: int = 3) -> Verified | Rejected:
+        """Verify on the trial's cases and on those that the search did not use, each on fresh seeds.
+
+        Raises: LaunchError when the device can no longer be used by this process.
+        """
+        program = self._load(variant, built)
+        if isinstance(program, Rejected):
+            return program
+        cases = [*self.workload.trial_cases(self.case), *self.workload.final_cases(self.case)]
+        return verify(program, built, self.oracle, cases, [secrets.randbits(31) for _ in range(seeds)])
+
+    def _load(self, variant: Variant, built: Built) -> Program | Rejected:
         try:
-            program = self.target.load(built, variant, self.workload)
-            cases = [*self.workload.trial_cases(self.case), *self.workload.final_cases(self.case)]
-            verified = verify(program, built, self.oracle, cases, [secrets.randbits(31) for _ in range(3)])
+            return self.target.load(built, variant, self.workload)
         except LaunchError as error:
             if error.fatal:
                 raise
             return Rejected(Stage.LAUNCH, error.reason, error.detail)
-        return verified if isinstance(verified, Rejected) else program
 
     def _timed(
         self,
@@ -150,14 +179,19 @@ class Bench:
         samples = interleave(self.target, [watches[name] for name in names], rounds, rng)
         return {name: tuple(times) for name, times in zip(names, samples, strict=True)}
 
-    def _cold_sets(self) -> list[Tensors]:
+    def cold_sets(self) -> list[Tensors]:
         """Enough copies of the inputs that the oldest has left the L2 cache before it is read again."""
         once = max(1.0, self.workload.bytes_moved(self.case))
         count = min(128, int(2 * self.facts().l2_bytes / once) + 2)
         return [{name: tensor.clone() for name, tensor in self.inputs.items()} for _ in range(count)]
 
-    def _fresh_seed(self) -> int:
+    def _current_seeds(self) -> list[int]:
         self._served += 1
         if self._served > _VARIANTS_PER_SEED:
-            self._seed, self._served = secrets.randbits(31), 1
-        return self._seed
+            self._seeds, self._served = _fresh_seeds(), 1
+        return self._seeds
+
+
+def _fresh_seeds() -> list[int]:
+    """Two: one would let a kernel pass that only repeats its first answer."""
+    return [secrets.randbits(31), secrets.randbits(31)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
+from evo.launch_text import launch_text
 from evo.outcome import Resources
 from evo.record import Campaign, Elite, Record, RecordedTrial, Samples, VariantRecord
 
@@ -143,8 +144,20 @@ def header_text(champion: Champion) -> str:
     if not variant.header:
         raise InputError(f"variant {variant.key}: has no header: it was recorded before one was made")
     guard = "EVO_CONFIG_" + re.sub(r"\W", "_", f"{variant.base}_{variant.key[:12]}").upper() + "_H_"
+    geometry = launch_text(variant, _dimensions_of(campaign=champion.campaign))
     comment = "".join(f"// {one_line(text)}".rstrip() + "\n" for text in provenance(champion))
-    return f"{comment}#ifndef {guard}\n#define {guard}\n{BEGIN}{variant.header}{END}#endif  // {guard}\n"
+    return f"{comment}#ifndef {guard}\n#define {guard}\n{BEGIN}{variant.header}{END}{geometry}#endif  // {guard}\n"
+
+
+def _dimensions_of(campaign: Campaign) -> list[str]:
+    """Names of the run-time dimensions of the campaign's workload; none for one that is not known here."""
+    from evo.workloads import find_workload
+
+    try:
+        workload = find_workload(campaign.workload)
+    except InputError:
+        return []
+    return list(workload.case(workload.default_case).dimensions())
 
 
 def provenance(champion: Champion) -> list[str]:

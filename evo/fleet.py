@@ -65,6 +65,15 @@ def _build(variant: Variant) -> _Timed:
     return _Timed(build(variant), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
 
 
+def _warm(target: str) -> None:
+    """Start a builder's process and load its compiler while the seats come up."""
+    if target == "cuda":
+        from evo.targets import nvrtc
+
+        nvrtc.toolchain()
+    time.sleep(0.5)  # hold this process, so that the next one warms another
+
+
 class _SeatActor:
     """The seat on its node; Ray gives it its GPU alone."""
 
@@ -209,6 +218,8 @@ class Fleet:
             if count == 0:
                 raise InputError("no GPU in this Ray cluster; --target host or replay works without one")
         self._options = options
+        self.builders = self.builders or max(1, int(resources.get("CPU", 2)) - count)
+        warm = [ray.remote(_warm).options(num_cpus=1).remote(self.spec.target) for _ in range(self.builders)]
         actors = [self._new_actor() for _ in range(count)]
         problems: list[str] = []
         for actor in actors:
@@ -224,8 +235,7 @@ class Fleet:
                 self._seats.append(_SeatHandle(actor, f"{host}:{pid}"))
         if not self._seats:
             raise InputError(problems[0] if problems else "no worker came up")
-        if not self.builders:
-            self.builders = max(1, int(resources.get("CPU", 2)) - len(self._seats))
+        ray.wait(warm, num_returns=len(warm), timeout=60)
 
     def _new_actor(self) -> Any:
         return ray.remote(_SeatActor).options(max_restarts=0, **self._options).remote(self.spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
+from evo.export import Champion, header_text, json_artifact, json_text
 from evo.outcome import Stage
 from evo.record import Campaign, Record, RecordedTrial
 
@@ -177,3 +178,22 @@ def _frozen_trial(optuna: Any, trial: RecordedTrial, distributions: Mapping[str,
 
 def _same_file(first: str, second: str) -> bool:
     return Path(first).resolve() == Path(second).resolve()
+
+
+def champion_file(record: Record, champion: Champion, kind: str) -> str:
+    """A champion as text of one kind: its header, its JSON artifact, or its whole campaign in T4.
+
+    Raises: InputError for another kind.
+    """
+    if kind == "header":
+        return header_text(champion)
+    if kind == "json":
+        return json_text(json_artifact(champion))
+    if kind == "t4":
+        trials = record.trials(champion.campaign.id)
+        return json_text(t4_document(champion.campaign, [(trial, _warm(record, trial)) for trial in trials]))
+    raise InputError(f"--format {kind}: expected header, json or t4")
+
+
+def _warm(record: Record, trial: RecordedTrial) -> Sequence[float]:
+    return next((s.values_us for s in record.samples(trial.id) if (s.name, s.l2) == ("variant", "warm")), ())

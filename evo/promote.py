@@ -11,6 +11,7 @@ from evo.outcome import Rejected
 from evo.record import Place, Promotion, Record, Samples
 
 ELITES = 3  # kept per place
+ERROR = 0.05  # chance that a contest promotes a variant that is no faster
 MARGIN = 0.01  # a gain over the incumbent below this is not one
 
 
@@ -36,9 +37,7 @@ class Crowning:
     reigning: tuple[str, ...]
 
 
-def judge(
-    contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN
-) -> Crowning:
+def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN) -> Crowning:
     """Decide from one contest's samples who reigns.
 
     finalists, incumbents: variant keys, all timed in the contest; incumbents[0] is the champion of before. A finalist
@@ -52,8 +51,11 @@ def judge(
     anchor = min(baselines, key=lambda name: baselines[name].median, default="")
     standing = [key for key in incumbents if key in contest.warm_us]
     champion = min(standing, key=lambda key: median_interval(contest.warm_us[key]).median, default=None)
+    challengers = [key for key in dict.fromkeys(finalists) if key not in incumbents]
+    confidence = 1.0 - ERROR / max(1, len(challengers))  # Bonferroni: many challengers, one chance in all
     verdicts = tuple(
-        _judge_one(contest, key, anchor, champion, standing, margin) for key in dict.fromkeys([*finalists, *incumbents])
+        _judge_one(contest, key, anchor, champion, standing, margin, confidence)
+        for key in dict.fromkeys([*finalists, *incumbents])
     )
     accepted = [verdict for verdict in verdicts if verdict.accepted and verdict.time is not None]
     accepted.sort(key=lambda verdict: verdict.time.median if verdict.time else 0.0)
@@ -70,7 +72,13 @@ def _dethrones(verdicts: Sequence[Verdict], key: str) -> bool:
 
 
 def _judge_one(
-    contest: Contest, key: str, anchor: str, champion: str | None, standing: Sequence[str], margin: float
+    contest: Contest,
+    key: str,
+    anchor: str,
+    champion: str | None,
+    standing: Sequence[str],
+    margin: float,
+    confidence: float,
 ) -> Verdict:
     if key in contest.rejected:
         rejected: Rejected = contest.rejected[key]
@@ -84,11 +92,14 @@ def _judge_one(
         return Verdict(key, True, "holds its place", time, ratio)
     if champion is None:
         return Verdict(key, True, "first of its place", time, ratio)
-    gain = gain_interval(samples, contest.warm_us[champion])
+    gain = gain_interval(samples, contest.warm_us[champion], confidence=confidence)
     if gain.low > 1.0 + margin:
-        return Verdict(key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain)
+        return Verdict(
+            key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain
+        )
     slowest = max(standing, key=lambda other: median_interval(contest.warm_us[other]).median)
-    if len(standing) < ELITES or gain_interval(samples, contest.warm_us[slowest]).low > 1.0 + margin:
+    over_slowest = gain_interval(samples, contest.warm_us[slowest], confidence=confidence)
+    if len(standing) < ELITES or over_slowest.low > 1.0 + margin:
         return Verdict(key, True, "among the best three", time, ratio, gain)
     shown = f"{100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
     return Verdict(key, False, f"gain over the champion {shown}: not above {100 * margin:g} %", time, ratio, gain)
@@ -105,7 +116,7 @@ def record_crowning(
             samples.append(Samples("variant", contest.cold_us[key], l2="cold"))
         for l2, times in (("warm", contest.warm_us), ("cold", contest.cold_us)):
             samples += [
-                Samples(name.removeprefix("baseline:"), values, l2=l2)
+                Samples(_sample_name(name, crowning.anchor), values, l2=l2)
                 for name, values in times.items()
                 if name.startswith("baseline:")
             ]
@@ -137,6 +148,11 @@ def record_crowning(
         )
     if crown and crowning.reigning:
         record.crown(campaign_id, place, crowning.reigning)
+
+
+def _sample_name(contender: str, anchor: str) -> str:
+    backend = contender.removeprefix("baseline:")
+    return "anchor" if backend == anchor else backend
 
 
 def _cold_statistics(contest: Contest, key: str) -> dict[str, object]:

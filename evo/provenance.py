@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -22,7 +23,14 @@ class GitState:
 
 
 def git_state(folder: Path) -> GitState:
-    """The state of the repository that `folder` lies in."""
+    """The state of the repository that `folder` lies in.
+
+    Where the sources travel without their repository (an image, an archive), EVO_COMMIT says which commit they are:
+    the hash, with "-dirty" behind it if the tree differed.
+    """
+    said = os.environ.get("EVO_COMMIT", "")
+    if said:
+        return GitState(said.removesuffix("-dirty"), said.endswith("-dirty"))
 
     def git(*words: str) -> str | None:
         try:

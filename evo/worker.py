@@ -26,7 +26,7 @@ from typing import Any
 from evo.errors import InputError
 from evo.evaluate import Bench, Contest
 from evo.measure import Timing
-from evo.outcome import Built, Measured, Rejected, Stage
+from evo.outcome import Built, Measured, Rejected, Stage, Verified
 from evo.targets import DeviceFacts, LaunchError, make_target
 from evo.variant import Variant
 from evo.workloads import find_workload
@@ -151,6 +151,10 @@ class Seat:
     def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
         return self._call(("contest", list(entries), rounds), self.spec.contest_s)  # type: ignore[no-any-return]
 
+    def verify(self, variant: Variant, built: Built, seeds: int) -> Verified | Rejected:
+        """Check one variant on every case of the workload, `seeds` fresh seeds each."""
+        return self._call(("verify", variant, built, seeds), self.spec.contest_s)  # type: ignore[no-any-return]
+
     def close(self) -> None:
         self._worker.close()
         if self._spare is not None:
@@ -245,6 +249,8 @@ def main() -> None:
 def _answer(bench: Bench, kind: str, rest: list[Any]) -> Any:
     if kind == "evaluate":
         return bench.evaluate(*rest)
+    if kind == "verify":
+        return bench.verify_fully(*rest)
     if kind == "contest":
         return bench.contest(rest[0], rounds=rest[1])
     import torch

@@ -75,6 +75,9 @@ class Target(Protocol):
     def time(self, stopwatches: Sequence[Stopwatch], order: Sequence[int]) -> list[float]:
         """Microseconds per launch, one value per entry of `order` (indices into `stopwatches`), in that order."""
 
+    def ceilings(self) -> tuple[float, float]:
+        """(microseconds of an empty launch, bytes per second of a large copy; 0 where unknown), measured."""
+
     def environment(self) -> dict[str, Any]:
         """Clocks, throttle reasons, temperature: what may explain a time."""
 

@@ -97,13 +97,7 @@ class CudaTarget:
             kernel = ObjectCode.from_cubin(built.binary).get_kernel(variant.entry)
         except Exception as error:  # noqa: BLE001 - cuda.core's own error class is private
             raise launch_error(error) from None
-        if built.resources.shared_bytes > 48 * 1024:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            (status,) = driver.cuKernelSetAttribute(
-                attribute, built.resources.shared_bytes, kernel.handle, device.device_id
-            )
-            if status != driver.CUresult.CUDA_SUCCESS:
-                raise LaunchError("shared_memory", f"{built.resources.shared_bytes} bytes refused: {status.name}")
+        allow_shared_memory(kernel, built.resources.shared_bytes, device)
         return CudaProgram(kernel, variant, workload)
 
     def baseline(self, workload: Workload, backend: str) -> Program:
@@ -132,6 +126,16 @@ class CudaTarget:
             1000.0 * begin.elapsed_time(end) / stopwatches[index].launches
             for begin, end, index in zip(marks, marks[1:], order, strict=False)
         ]
+
+    def ceilings(self) -> tuple[float, float]:
+        """An empty kernel's time and the rate of a large device copy (bytes read plus bytes written per second)."""
+        token = torch.zeros(1, device="cuda")
+        empty = _capture(lambda _: token.add_(0), 1, 50, token)  # the least that torch can launch
+        large = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+        other = torch.empty_like(large)
+        copy = _capture(lambda _: other.copy_(large), 1, 2, (large, other))
+        empty_us, copy_us = min(self.time([empty], [0] * 5)), min(self.time([copy], [0] * 3))
+        return empty_us / 2, 2 * large.numel() / (copy_us * 1e-6)  # half: back-to-back launches may overlap
 
     def environment(self) -> dict[str, Any]:
         return dict(self._nvml().now())
@@ -206,6 +210,19 @@ class TorchProgram:
             return _capture(enqueue, len(input_sets), launches, kept)
         except RuntimeError as error:
             raise launch_error(error) from None
+
+
+def allow_shared_memory(kernel: Kernel, wanted_bytes: int, device: Device) -> None:
+    """Let a kernel ask for more dynamic shared memory than the 48 KB it may have unasked.
+
+    Raises: LaunchError when the device has not that much.
+    """
+    if wanted_bytes <= 48 * 1024:
+        return
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    (status,) = driver.cuKernelSetAttribute(attribute, wanted_bytes, kernel.handle, device.device_id)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise LaunchError("shared_memory", f"{wanted_bytes} bytes refused: {status.name}")
 
 
 def launch_config(variant: Variant, dimensions: Mapping[str, int]) -> LaunchConfig:

@@ -89,9 +89,12 @@ class Attention:
         return AttentionCase(text, batch, heads, seq_q, seq_kv, head_dim, dtype, causal)
 
     def trial_cases(self, case: AttentionCase) -> Sequence[tuple[AttentionCase, str]]:
-        """The case itself, a ragged one with S_q != S_kv, and large logits over a ragged tail."""
+        """The case itself, a ragged one with S_q < S_kv, and large logits with S_q > S_kv.
+
+        Only where S_q > S_kv does a causal query see the last keys.
+        """
         ragged = replace(case, shape="ragged", batch=2, heads=3, seq_q=97, seq_kv=161)
-        steep = replace(case, shape="steep", batch=1, heads=2, seq_q=130, seq_kv=257)
+        steep = replace(case, shape="steep", batch=1, heads=2, seq_q=257, seq_kv=130)
         return ((case, "normal"), (ragged, "normal"), (steep, "large_logits"))
 
     def final_cases(self, case: AttentionCase) -> Sequence[tuple[AttentionCase, str]]:
@@ -111,8 +114,8 @@ class Attention:
         queries = (case.batch, case.heads, case.seq_q, case.head_dim)
         keys = (case.batch, case.heads, case.seq_kv, case.head_dim)
         q, k, v = (torch.randn(shape, generator=generator) for shape in (queries, keys, keys))
-        if distribution == "large_logits":  # scores near +-40: a missing running maximum overflows
-            q, k = q * 4, k * 4
+        if distribution == "large_logits":  # scores beyond +-100: without a running maximum even fp32 overflows
+            q, k = q * 8, k * 4
         elif distribution == "constant_rows":  # equal scores: every weight is 1 / seq_kv
             k = k[:, :, :1].expand(keys).clone()
         elif distribution == "tiny_values":

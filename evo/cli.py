@@ -1,0 +1,427 @@
+"""The command line: parse, call, print. Heavy imports happen inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evo.errors import InputError
+
+app = typer.Typer(
+    name="evo",
+    help="Tune templated GPU kernels: breed variants, measure them on a fleet, promote what is provably better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+bases_app = typer.Typer(help="The kernels that can be tuned.", no_args_is_help=True)
+db_app = typer.Typer(help="Care of results.db.", no_args_is_help=True)
+app.add_typer(bases_app, name="bases")
+app.add_typer(db_app, name="db")
+
+DONE, NOTHING_VALID, BAD_INPUT = 0, 1, 2
+
+BaseOption = Annotated[str, typer.Option("--base", "-b", help="A base by name (`evo bases list`) or its YAML file.")]
+CaseOption = Annotated[str, typer.Option("--case", "--shape", help="mission, tiny, ... or BxHxSxD, BxHxSq:SkvxD.")]
+DtypeOption = Annotated[str, typer.Option(help="float16, bfloat16 or float32; empty: the base's first.")]
+CausalOption = Annotated[bool, typer.Option("--causal", help="With the causal mask.")]
+DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        _fail(str(error), BAD_INPUT)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"evo: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, default=str))
+
+
+def parse_duration(text: str) -> float | None:
+    """ "90", "90s", "10m", "1.5h" -> seconds; empty -> None. Raises: InputError."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None:
+        raise InputError(f"--time-limit {text}: expected a time such as 90s, 10m or 1h")
+    return float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
+
+
+@app.command()
+def search(
+    base: BaseOption = "",
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    target: Annotated[str, typer.Option(help="auto, cuda, host or replay.")] = "auto",
+    proposer: Annotated[str, typer.Option(help="evo, random, tpe, cmaes, nsgaii, gp or optuna:NAME.")] = "evo",
+    budget: Annotated[int, typer.Option(help="Variants to evaluate.")] = 200,
+    time_limit: Annotated[str, typer.Option(help="Stop after this time: 90s, 10m, 1h.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the proposer: the same seed and outcomes, the same proposals.")] = 0,
+    db: DbOption = "results.db",
+    recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,
+    ray_address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting one here.")] = "",
+    gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this base's unfinished campaign.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    proof: Annotated[
+        bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a base for its fastest right variant, and promote the best three.
+
+    Example: evo search --base phase4 --budget 300
+    """
+    from evo import present
+    from evo.tune import SearchRequest
+    from evo.tune import search as run
+
+    if not base and recording is None:
+        raise InputError("--base: expected a base's name; `evo bases list` shows them")
+    if budget < 1:
+        raise InputError(f"--budget {budget}: expected at least 1")
+    if rounds < 5:
+        raise InputError(f"--rounds {rounds}: expected at least 5")
+    request = SearchRequest(
+        base=base,
+        case=case,
+        dtype=dtype,
+        causal=causal,
+        target=target,
+        proposer=proposer,
+        budget=budget,
+        time_limit_s=parse_duration(time_limit),
+        seed=seed,
+        db=db,
+        recording=recording,
+        ray_address=ray_address or None,
+        gpu_type=gpu_type or None,
+        resume=resume,
+        rounds=rounds,
+        proof=proof,
+    )
+    with present.watcher(quiet=as_json) as watcher:
+        result = run(request, watch=watcher.watch, say=watcher.say)
+    if as_json:
+        _print_json(present.search_document(result))
+    else:
+        present.print_search(result)
+    if result.progress.valid == 0:
+        sys.exit(NOTHING_VALID)
+
+
+@bases_app.command("list")
+def bases_list(as_json: JsonOption = False) -> None:
+    """List the bases.
+
+    Example: evo bases list
+    """
+    from evo import present
+    from evo.base import base_paths, load_base
+
+    rows = []
+    for name, path in base_paths().items():
+        base = load_base(path)
+        rows.append(
+            {
+                "name": name,
+                "target": base.language,
+                "workload": base.workload,
+                "knobs": len(base.knobs),
+                "doc": base.doc,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+    else:
+        present.print_rows(rows)
+
+
+@bases_app.command("show")
+def bases_show(
+    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: Annotated[str, typer.Option(help="Device facts for the rules.")] = "sm_89",
+    as_json: JsonOption = False,
+) -> None:
+    """Show a base's knobs, rules and number of admissible configurations.
+
+    Example: evo bases show phase4 --arch sm_90
+    """
+    from evo import present
+    from evo.inspect import describe_base
+
+    document = describe_base(name, case=case, dtype=dtype, causal=causal, arch=arch)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_base(document)
+
+
+@app.command()
+def build(
+    base: BaseOption,
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: ArchOption = "",
+    knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build one variant and show registers, spills and shared memory. Needs no GPU.
+
+    Example: evo build --base phase4 --arch sm_89 -k tile_q=64
+    """
+    from evo import present
+    from evo.inspect import build_one
+
+    document = build_one(base, case=case, dtype=dtype, causal=causal, arch=arch, knobs=knob or [])
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_build(document)
+    if document["rejected"]:
+        sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def runs(
+    campaign: Annotated[int | None, typer.Argument(help="Show this campaign's best trials.")] = None,
+    db: DbOption = "results.db",
+    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List campaigns, or the best trials of one.
+
+    Example: evo runs 3 --limit 10
+    """
+    from evo import present
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        if campaign is None:
+            rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
+        else:
+            record.campaign(campaign)
+            rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
+    if as_json:
+        _print_json(rows)
+    else:
+        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
+        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
+
+
+@app.command()
+def elites(
+    base: Annotated[str, typer.Option("--base", "-b", help="Only this base.")] = "",
+    db: DbOption = "results.db",
+    history: Annotated[bool, typer.Option("--history", help="Also those of before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the promoted variants, the best three per base, case, dtype and architecture.
+
+    Example: evo elites --base phase4
+    """
+    from evo import present
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        rows = [present.elite_row(elite) for elite in record.elites(base=base or None, history=history)]
+    if as_json:
+        _print_json(rows)
+    else:
+        hint = "No elites yet: a search promotes what holds in its final comparison"
+        present.print_rows(
+            rows, empty=hint, hide=("configuration", "since", "until") if not history else ("configuration",)
+        )
+
+
+@app.command()
+def promote(
+    campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
+    db: DbOption = "results.db",
+    rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
+    ray_address: Annotated[str, typer.Option(help="Join this Ray cluster.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Re-measure a campaign's best against the incumbent and the baselines; crown or refuse.
+
+    Example: evo promote 3 --rounds 100
+    """
+    from evo import present
+    from evo.tune import promote_campaign
+
+    with present.watcher(quiet=as_json) as watcher:
+        result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
+    if as_json:
+        _print_json(present.search_document(result))
+    else:
+        present.print_crowning(result)
+    if result.crowning is None or not result.crowning.reigning:
+        sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def export(
+    base: BaseOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: ArchOption = "",
+    kind: Annotated[str, typer.Option("--format", help="header, json or t4.")] = "header",
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the champion of a base as a kernel header, a JSON artifact or a T4 file.
+
+    Example: evo export --base phase4 -o attention_config.h
+    """
+    from evo.export import find_champion, latency_words, ratio_words, write_file
+    from evo.interchange import champion_file
+    from evo.record import open_record
+
+    case_name = f"{case}-causal" if case and causal else case
+    with open_record(db, create=False) as record:
+        champion = find_champion(record, base, case_name=case_name or None, dtype=dtype or None, arch=arch or None)
+        text = champion_file(record, champion, kind)
+    write_file(out, text)
+    campaign = champion.campaign
+    document: dict[str, Any] = {
+        "file": str(out),
+        "format": kind,
+        "base": base,
+        "case": campaign.case_name,
+        "dtype": campaign.dtype,
+    }
+    document |= {"arch": campaign.arch, "variant": champion.variant.key, "time_us": champion.time_us}
+    document |= {"ratio": champion.ratio, "anchor": champion.anchor, "replay": campaign.replay or None}
+    if as_json:
+        _print_json(document)
+        return
+    print(f"{out}: {base}, case {campaign.case_name} {campaign.dtype}, {campaign.arch}")
+    print(f"{latency_words(champion)}; {ratio_words(champion)}")
+    if campaign.replay:
+        print(f"replayed, {campaign.replay}: not measured here")
+
+
+@app.command()
+def verify(
+    base: BaseOption,
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds per case.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Check one variant against the float64 oracle on every case, fresh inputs each time.
+
+    Example: evo verify --base cpu_attention -k exp=polynomial
+    """
+    from evo import present
+    from evo.inspect import verify_one
+
+    document = verify_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], seeds=seeds)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_verification(document)
+    if document["rejected"]:
+        sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def bench(
+    base: BaseOption,
+    case: CaseOption = "mission",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    iters: Annotated[int, typer.Option(help="Rounds; each times every contender once.")] = 100,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+    ] = None,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Time one variant beside PyTorch's backends: p50 with its interval.
+
+    Example: evo bench --base phase4 --shape mission --iters 100
+    """
+    from evo import present
+    from evo.inspect import bench_one
+
+    document = bench_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], iters=iters, db=db)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_bench(document)
+    if document["rejected"]:
+        sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def record(
+    campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: recordings/<gpu>/<base>.json.gz.")] = None,
+    db: DbOption = "results.db",
+) -> None:
+    """Write a measured campaign as a recording that the replay target plays.
+
+    Example: evo record 1
+    """
+    from evo.tune import record_campaign
+
+    print(record_campaign(campaign, out=out, db=db))
+
+
+@app.command()
+def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
+    """Say what of GPU, driver, compilers, profilers, disk and database is there, and what its absence costs.
+
+    Example: evo doctor
+    """
+    from evo import present
+    from evo.doctor import examine
+
+    findings = examine(db)
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        present.print_findings(findings)
+
+
+@db_app.command("upgrade")
+def db_upgrade(db: DbOption = "results.db") -> None:
+    """Bring a database of an older Evo to this schema.
+
+    Example: evo db upgrade --db results.db
+    """
+    from evo.record import upgrade_database
+
+    upgrade_database(db)
+    print(f"{db}: up to date")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""One base or one variant looked at: knobs and rules, a build, a verification, a timing beside the baselines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evo.base import Base, find_base
+from evo.errors import InputError
+from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
+from evo.outcome import Built, Rejected
+from evo.space import Configuration, SearchSpace, Value
+from evo.targets import DeviceFacts, build
+from evo.variant import Variant, make_variant
+from evo.workloads import Workload, find_workload
+
+if TYPE_CHECKING:
+    from evo.evaluate import Contest
+
+
+def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) -> dict[str, Any]:
+    """Knobs, rules and size of a base on one architecture. Raises: InputError."""
+    base = find_base(name)
+    facts, _ = _facts(base, arch)
+    chosen = _case(base, case, dtype, causal)
+    space = base.space({**facts.limits, **chosen.constants()})
+    return {
+        "name": base.name,
+        "doc": base.doc,
+        "file": str(base.path),
+        "template": base.template,
+        "target": base.language,
+        "case": chosen.name,
+        "arch": facts.arch,
+        "combinations": space.combinations,
+        "admissible": space.size,
+        "default": dict(space.default),
+        "knobs": [
+            {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc}
+            for k in space.knobs
+        ],
+        "rules": {name: rule.text for name, rule in base.rules.items()},
+        "gates": {name: gate.text for name, gate in base.gates.items()},
+    }
+
+
+def build_one(
+    name: str, *, case: str, dtype: str, causal: bool, arch: str, knobs: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Build one variant and report what the toolchain said. Raises: InputError."""
+    base = find_base(name)
+    facts, toolchain = _facts(base, arch)
+    variant = _variant(base, _case(base, case, dtype, causal), facts, toolchain, knobs)
+    built = build(variant)
+    document: dict[str, Any] = {
+        "base": base.name,
+        "arch": facts.arch,
+        "toolchain": toolchain,
+        "key": variant.key,
+        "configuration": dict(variant.configuration),
+        "rejected": asdict(built) if isinstance(built, Rejected) else None,
+    }
+    if isinstance(built, Built):
+        document |= {"resources": asdict(built.resources), "build_s": built.build_s, "binary_hash": built.binary_hash}
+    return document
+
+
+def verify_one(
+    name: str, *, case: str, dtype: str, causal: bool, knobs: Sequence[str] = (), seeds: int = 3
+) -> dict[str, Any]:
+    """Check one variant on every case the workload has, in a process of its own. Raises: InputError."""
+    base = find_base(name)
+    with _seat(base, _case(base, case, dtype, causal)) as seat:
+        variant = _variant(base, seat.spec.case, seat.ready.facts, seat.ready.toolchain, knobs)
+        built = build(variant)
+        verified = built if isinstance(built, Rejected) else seat.verify(variant, built, seeds)
+    document: dict[str, Any] = {"base": base.name, "key": variant.key, "device": seat.ready.facts.name}
+    document |= {"configuration": dict(variant.configuration), "case": seat.spec.case.name}
+    if isinstance(verified, Rejected):
+        return {**document, "rejected": asdict(verified), "errors": []}
+    return {**document, "rejected": None, "errors": [asdict(error) for error in verified.errors]}
+
+
+def bench_one(
+    name: str,
+    *,
+    case: str,
+    dtype: str,
+    causal: bool,
+    knobs: Sequence[str] = (),
+    iters: int = 100,
+    db: str = "results.db",
+) -> dict[str, Any]:
+    """Time one variant beside the baselines, each round in a fresh order. Raises: InputError.
+
+    The variant is the one that `knobs` names, else the champion of that case, else the base's default.
+    """
+    if iters < 5:
+        raise InputError(f"--iters {iters}: expected at least 5")
+    base = find_base(name)
+    with _seat(base, _case(base, case, dtype, causal)) as seat:
+        facts, toolchain = seat.ready.facts, seat.ready.toolchain
+        variant, origin = _variant(base, seat.spec.case, facts, toolchain, knobs), "named" if knobs else "default"
+        if not knobs and (champion := _champion(base, seat.spec.case, facts, db)) is not None:
+            space = base.space({**facts.limits, **seat.spec.case.constants()})
+            with contextlib.suppress(InputError):
+                variant = _bound(base, space, space.configuration(champion), seat.spec.case, facts, toolchain)
+                origin = "champion"
+        built = build(variant)
+        contest = built if isinstance(built, Rejected) else seat.contest([(variant, built)], iters)
+    document: dict[str, Any] = {"base": base.name, "case": seat.spec.case.name, "device": facts.name, "rounds": iters}
+    document |= {"configuration": dict(variant.configuration), "key": variant.key, "variant": origin}
+    if isinstance(contest, Rejected) or variant.key in contest.rejected:
+        rejected = contest if isinstance(contest, Rejected) else contest.rejected[variant.key]
+        return {**document, "rejected": asdict(rejected), "times": []}
+    return {**document, "rejected": None, "times": _time_rows(contest, variant.key)}
+
+
+def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
+    """p50 and interval of every contender, warm and cold, fastest first, and how many times as fast the variant is."""
+    rows = []
+    for l2, times in (("warm", contest.warm_us), ("cold", contest.cold_us)):
+        for name, samples in times.items():
+            time = median_interval(samples)
+            row: dict[str, Any] = {"contender": "this variant" if name == key else name, "l2": l2}
+            row |= {"p50_us": time.median, "low_us": time.low, "high_us": time.high}
+            row["ratio"] = gain_interval(times[key], samples).median if name != key else 1.0
+            rows.append(row)
+    return sorted(rows, key=lambda row: (row["l2"] == "cold", row["p50_us"]))
+
+
+def _case(base: Base, case: str, dtype: str, causal: bool) -> Any:
+    workload: Workload = find_workload(base.workload)
+    dtype = dtype or base.dtypes[0]
+    if dtype not in base.dtypes:
+        raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
+    return workload.case(case or workload.default_case, dtype=dtype, causal=causal)
+
+
+def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
+    """Device facts to build for, and the toolchain: no device is needed."""
+    if base.language == "host":
+        from evo.targets.host import HostTarget
+
+        target = HostTarget()
+        return target.facts(), target.toolchain()
+    from evo.targets import nvrtc
+
+    if not arch:
+        from evo.targets.cuda import CudaTarget
+
+        return CudaTarget().facts(), nvrtc.toolchain()
+    return DeviceFacts(name=f"any {arch}", arch=arch, limits=nvrtc.arch_limits(arch)), nvrtc.toolchain()
+
+
+def _variant(base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: Sequence[str]) -> Variant:
+    space = base.space({**facts.limits, **case.constants()})
+    configuration = configured(space, knobs)
+    return _bound(base, space, configuration, case, facts, toolchain)
+
+
+def _bound(
+    base: Base, space: SearchSpace, configuration: Configuration, case: Any, facts: DeviceFacts, toolchain: str
+) -> Variant:
+    return make_variant(
+        base,
+        space,
+        configuration,
+        constants=case.constants(),
+        facts=facts.limits,
+        arch=facts.arch,
+        toolchain=toolchain,
+    )
+
+
+def configured(space: SearchSpace, assignments: Sequence[str]) -> Configuration:
+    """The default configuration with some knobs set by "name=value" texts.
+
+    Raises: InputError for an unknown knob or value, or a rule that the result breaks.
+    """
+    values: dict[str, Value] = dict(space.default)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        knob = next((knob for knob in space.knobs if knob.name == name), None)
+        if not equals or knob is None:
+            raise InputError(f"--knob {assignment}: expected name=value, name one of {', '.join(values)}")
+        known = {str(value).lower(): value for value in knob.values}
+        if text.lower() not in known:
+            raise InputError(f"--knob {assignment}: expected one of {', '.join(known)}")
+        values[name] = known[text.lower()]
+    configuration = space.configuration(values)
+    broken = space.violated(configuration)
+    if broken:
+        rules = "; ".join(f"{rule}: {space.rules[rule].text}" for rule in broken)
+        raise InputError(f"--knob: this configuration breaks {rules}")
+    return configuration
+
+
+def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, Value] | None:
+    from evo.record import open_record
+
+    if "://" not in db and not Path(db).exists():
+        return None
+    with open_record(db, create=False) as record:
+        elites = record.elites(base=base.name, case_name=case.name, dtype=case.dtype, arch=facts.arch)
+    return dict(elites[0].configuration) if elites else None
+
+
+@contextlib.contextmanager
+def _seat(base: Base, case: Any) -> Iterator[Any]:
+    """This machine's device in a worker process, without Ray and without a spare."""
+    from evo.worker import Seat, WorkerSpec
+
+    timing = HOST_TIMING if base.language == "host" else Timing()
+    seat = Seat(WorkerSpec(base.language, base.workload, case, timing), spare=False)
+    try:
+        yield seat
+    finally:
+        seat.close()

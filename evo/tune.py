@@ -1,0 +1,473 @@
+"""A whole search: find the base, raise the fleet, breed, record, promote. What `evo search` calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evo.base import Base, find_base
+from evo.build_cache import load_build, save_build
+from evo.campaign import Binding, Campaign, Progress
+from evo.errors import InputError
+from evo.evaluate import Contest
+from evo.measure import HOST_TIMING, Interval, Timing, median_interval
+from evo.outcome import Built, Measured, Outcome
+from evo.promote import Crowning, judge, record_crowning
+from evo.prove import judge as judge_proof
+from evo.prove import mutant_variant, mutants
+from evo.provenance import describe_environment
+from evo.record import CampaignSpec, Event, Place, Record, open_record
+from evo.search import make_proposer
+from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.recorded import Recording, save_recording
+from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
+from evo.variant import Variant
+from evo.workloads import find_workload
+
+FINALISTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What the user asked for."""
+
+    base: str = ""
+    case: str = ""
+    dtype: str = ""
+    causal: bool = False
+    target: str = "auto"
+    proposer: str = "evo"
+    budget: int | None = 200
+    time_limit_s: float | None = None
+    seed: int = 0
+    db: str = "results.db"
+    recording: Path | None = None
+    ray_address: str | None = None
+    gpu_type: str | None = None
+    resume: bool = False
+    rounds: int = 40  # of the promotion's contest
+    proof: bool = True  # try verification on kernels known to be wrong before the search
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """What came of it."""
+
+    campaign_id: int
+    state: str
+    reason: str
+    progress: Progress
+    binding: Binding
+    place: Place
+    replay: str  # empty, or whose recorded times these are
+    contest: Contest | None = None
+    crowning: Crowning | None = None
+    default_time: Interval | None = None
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """The place of a search before it starts: target resolved, case understood."""
+
+    base: Base
+    target: str
+    case: Any
+    recording: Recording | None
+
+
+def resolve(request: SearchRequest) -> _Stage:
+    """Which base, on which target, for which case.
+
+    Raises: InputError when there is nothing here that could serve; it says what would.
+    """
+    if request.recording is not None:
+        recording = open_recording(request.recording)
+        base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
+        return _Stage(base, "replay", recording.case, recording)
+    base = find_base(request.base)
+    target = request.target
+    if target == "auto":
+        target = _choose_target(base, request)
+    if target == "replay":
+        path = find_recording(base.name)
+        if path is None:
+            raise InputError(f"--target replay: there is no recording of {base.name}; --recording FILE plays another")
+        recording = open_recording(path)
+        _check_recording(base, recording, path)
+        return _Stage(base, "replay", recording.case, recording)
+    if target != base.language:
+        raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
+    dtype = request.dtype or base.dtypes[0]
+    if dtype not in base.dtypes:
+        raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
+    workload = find_workload(base.workload)
+    return _Stage(
+        base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
+    )
+
+
+def _choose_target(base: Base, request: SearchRequest) -> str:
+    from evo.targets.nvml import gpu_names
+
+    if base.language == "host":
+        return "host"
+    if request.ray_address or gpu_names():
+        return "cuda"
+    if find_recording(base.name) is not None:
+        return "replay"
+    raise InputError(
+        f"no GPU here and no recording of {base.name}; a machine with an NVIDIA GPU would work, so would "
+        "--ray-address of a cluster that has one, --recording FILE, or --base cpu_attention, which tunes on any machine"
+    )
+
+
+def _check_recording(base: Base, recording: Recording, path: Path) -> None:
+    ours = {knob.name: set(knob.values) for knob in base.knobs}
+    for knob in recording.space.knobs:
+        if not set(knob.values) <= ours.get(knob.name, set()):
+            raise InputError(
+                f"{path}: knobs.{knob.name}: not of this {base.name}; expected one recorded with its knobs"
+            )
+
+
+def search(
+    request: SearchRequest, *, watch: Callable[[Progress], None] = lambda _: None, say: Say = lambda _: None
+) -> SearchResult:
+    """Search, record and promote. Ctrl-C ends it cleanly with everything so far recorded.
+
+    watch: called often with the progress; say: called with one plain line at each step.
+    Raises: InputError for everything that the user can mend.
+    """
+    stage = resolve(request)
+    with open_record(request.db) as record:
+        if stage.recording is not None:
+            say(f"No GPU is used: this plays {describe(stage.recording)}. Nothing is measured.")
+        else:
+            say(f"Starting Ray and a {stage.target} worker (a few seconds)")
+        with _fleet(request, stage) as fleet:
+            return _search_on(fleet, request, stage, record, watch, say)
+
+
+def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]:
+    if stage.recording is not None:
+        return ReplayFleet(stage.recording)
+    from evo.fleet import Fleet
+    from evo.worker import WorkerSpec
+
+    timing = HOST_TIMING if stage.target == "host" else Timing()
+    spec = WorkerSpec(stage.target, stage.base.workload, stage.case, timing)
+    return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type)
+
+
+def bind(stage: _Stage, fleet: Any) -> Binding:
+    """Bind the base to what the fleet's device is and to the case's constants."""
+    facts, recording = fleet.ready.facts, stage.recording
+    constants = dict(recording.constants) if recording is not None else stage.case.constants()
+    known = {**facts.limits, **constants}
+    own = stage.base.space(known) if stage.base.sources[""] else None
+    space = recording.space if recording is not None else own
+    assert space is not None
+    if space.enumerated and space.size == 0:
+        raise InputError(f"{stage.base.path}: rules: no configuration is admissible on {facts.name}")
+    return Binding(
+        base=stage.base,
+        space=space,
+        rules_space=own or space,
+        constants=constants,
+        facts=dict(facts.limits),
+        arch=facts.arch,
+        toolchain=fleet.ready.toolchain,
+    )
+
+
+def _search_on(
+    fleet: Any,
+    request: SearchRequest,
+    stage: _Stage,
+    record: Record,
+    watch: Callable[[Progress], None],
+    say: Say,
+) -> SearchResult:
+    binding = bind(stage, fleet)
+    facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
+    case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
+    dtype = str(binding.constants.get("dtype", ""))
+    place = Place(binding.base.name, case_name, dtype, facts.arch)
+    seeds = [binding.space.default] if binding.space.has_default else []
+    seeds += _known_elites(record, binding, place)
+    proposer = make_proposer(request.proposer, binding.space, request.seed, budget=request.budget, seeds=seeds)
+    campaign_id = _open_campaign(record, request, stage, binding, place, fleet, replay)
+    campaign = Campaign(
+        record, campaign_id, binding, proposer, fleet, request.budget, request.time_limit_s, watch=watch
+    )
+    campaign.progress.anchor = fleet.ready.anchor
+    if request.resume:
+        campaign.resume()
+        say(f"Resumed campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
+    where = replay or f"{facts.name} ({facts.arch})"
+    size = f"{binding.space.size:,} configurations"
+    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
+    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
+    try:
+        if request.proof and stage.recording is None and not request.resume:
+            _prove(fleet, record, campaign_id, binding, stage, say)
+        result.reason = campaign.run()
+        _crown(fleet, record, result, rounds=request.rounds, say=say)
+    except KeyboardInterrupt:
+        result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"
+    except InputError as error:
+        result.state, result.reason = "failed", str(error)
+        raise
+    except BaseException as error:
+        result.state, result.reason = "failed", f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        record.finish_campaign(campaign_id, result.state, result.reason)
+    return result
+
+
+def _open_campaign(
+    record: Record, request: SearchRequest, stage: _Stage, binding: Binding, place: Place, fleet: Any, replay: str
+) -> int:
+    if request.resume:
+        unfinished = [
+            c
+            for c in record.unfinished_campaigns(place.base)
+            if (c.case_name, c.dtype) == (place.case_name, place.dtype)
+        ]
+        if not unfinished:
+            raise InputError(
+                f"--resume: {record.name} has no unfinished campaign of {place.base}, case {place.case_name}"
+            )
+        record.resume_campaign(unfinished[0].id)
+        return unfinished[0].id
+    ready = fleet.ready
+    return record.start_campaign(
+        CampaignSpec(
+            base=place.base,
+            workload=binding.base.workload,
+            case_name=place.case_name,
+            dtype=place.dtype,
+            arch=place.arch,
+            target=stage.target,
+            proposer=request.proposer,
+            seed=request.seed,
+            environment=describe_environment(ready.facts, ready.toolchain, ready.torch, binding.base.path.parent),
+            constants=dict(binding.constants),
+            budget=request.budget,
+            options={
+                "time_limit_s": request.time_limit_s,
+                "case": asdict(stage.case) if stage.case is not None and stage.recording is None else None,
+                "limits": dict(ready.facts.limits),
+            },
+            space={
+                "knobs": [
+                    {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc}
+                    for k in binding.space.knobs
+                ],
+                "rules": {name: rule.text for name, rule in binding.rules_space.rules.items()},
+                "size": binding.space.size,
+            },
+            replay=replay,
+            anchor=ready.anchor,
+            baselines=ready.baselines_us,
+        )
+    )
+
+
+def _known_elites(record: Record, binding: Binding, place: Place) -> list[Configuration]:
+    """Elites of this base from other cases or devices: where to look first."""
+    found: list[Configuration] = []
+    for elite in record.elites(base=place.base):
+        try:
+            configuration = binding.space.configuration(elite.configuration)
+        except InputError:
+            continue  # of an older version of the base
+        if configuration in binding.space and configuration not in found:
+            found.append(configuration)
+    return found[:FINALISTS]
+
+
+def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:
+    """Send kernels known to be wrong down the street: every one must be stopped by verification.
+
+    Raises: InputError naming those that were not; a search with such a harness would prove nothing.
+    """
+    chosen = mutants(stage.target, binding.base.workload, binding.constants)
+    if not chosen:
+        say(f"Workload {binding.base.workload} has no mutants: verification is not proved")
+        return
+    variants = [
+        mutant_variant(
+            mutant,
+            stage.target,
+            binding.base.workload,
+            constants=binding.constants,
+            arch=binding.arch,
+            toolchain=binding.toolchain,
+        )
+        for mutant in chosen
+    ]
+    cached = {variant.key: load_build(variant) for variant in variants}
+    missing = [variant for variant in variants if cached[variant.key] is None]
+    if missing:
+        say(f"Building {len(missing)} wrong kernels to prove verification with (kept for the next search)")
+    results = _run_all(fleet, variants, {key: built for key, built in cached.items() if built is not None})
+    proof = judge_proof(zip(chosen, results, strict=True))
+    rate = {"killed": dict(proof.killed), "survived": dict(proof.survived), "rate": proof.kill_rate}
+    record.update_campaign(campaign_id, kill_rate=rate)
+    if not proof.holds:
+        raise InputError(f"the harness does not hold: {proof.complaint()}")
+    say(f"Verification stopped all {len(proof.killed)} wrong kernels and passed the right one")
+
+
+def _run_all(fleet: Any, variants: Sequence[Variant], built: dict[str, Built]) -> list[Outcome]:
+    """Build what is not built and run everything; outcomes in the order of the variants."""
+    outcomes: dict[int, Outcome] = {}
+    for number, variant in enumerate(variants):
+        if variant.key in built:
+            fleet.submit_run(number, variant, built[variant.key], None)
+        else:
+            fleet.submit_build(number, variant)
+    while len(outcomes) < len(variants):
+        for done in fleet.wait(1.0):
+            if isinstance(done.result, Built):
+                save_build(done.result)
+                fleet.submit_run(done.number, variants[done.number], done.result, None)
+            else:
+                outcomes[done.number] = done.result
+    return [outcomes[number] for number in range(len(variants))]
+
+
+def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say) -> None:
+    """Re-measure the best against incumbents and baselines and record the verdicts."""
+    best = record.trials(result.campaign_id, valid_only=True, by_time=True, limit=FINALISTS * 4)
+    keys = list(dict.fromkeys(trial.variant_key for trial in best if trial.same_as is None))[:FINALISTS]
+    if not keys:
+        return
+    incumbents = [
+        elite.variant_key
+        for elite in record.elites(
+            base=result.place.base, case_name=result.place.case_name, dtype=result.place.dtype, arch=result.place.arch
+        )
+        if bool(elite.replay) == bool(result.replay)
+    ]
+    default = result.binding.variant(result.binding.space.default).key if result.binding.space.has_default else ""
+    reference = [default] if default and record.trials_of(default) else []
+    say(
+        f"Comparing the best {len(keys)} by their recorded samples"
+        if result.replay
+        else f"Re-measuring the best {len(keys)} among {len(incumbents)} incumbents and the baselines"
+    )
+    wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
+    entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
+    contest = fleet.contest(entries, rounds)
+    if not isinstance(contest, Contest):
+        record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
+        say(f"Nothing was promoted: {contest.reason}: {contest.detail[:200]}")
+        return
+    result.contest = contest
+    result.crowning = judge(contest, keys, incumbents)
+    if default in contest.warm_us:
+        result.default_time = median_interval(contest.warm_us[default])
+    record_crowning(record, result.campaign_id, result.place, contest, result.crowning)
+
+
+def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:
+    """Build these variants on the fleet; those that no longer build are left out."""
+    for number, variant in enumerate(variants):
+        fleet.submit_build(number, variant)
+    built: dict[int, Built] = {}
+    waiting = set(range(len(variants)))
+    while waiting:
+        for done in fleet.wait(1.0):
+            waiting.discard(done.number)
+            if isinstance(done.result, Built):
+                built[done.number] = done.result
+    return [(variants[number], built[number]) for number in sorted(built)]
+
+
+def promote_campaign(
+    campaign_id: int, *, db: str, rounds: int = 40, ray_address: str | None = None, say: Say = lambda _: None
+) -> SearchResult:
+    """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(campaign_id)
+        if campaign.replay:
+            raise InputError(f"campaign {campaign_id} was replayed ({campaign.replay}); there is nothing to re-measure")
+        causal = bool(campaign.constants.get("causal", False))
+        request = SearchRequest(
+            base=campaign.base,
+            case=campaign.case_name.removesuffix("-causal") if causal else campaign.case_name,
+            dtype=campaign.dtype,
+            causal=causal,
+            target=campaign.target,
+            ray_address=ray_address,
+        )
+        stage = resolve(request)
+        say(f"Starting Ray and a {stage.target} worker (a few seconds)")
+        with _fleet(request, stage) as fleet:
+            binding, facts = bind(stage, fleet), fleet.ready.facts
+            if facts.arch != campaign.arch:
+                raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
+            place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
+            result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
+            _crown(fleet, record, result, rounds=rounds, say=say)
+            return result
+
+
+def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
+    """Write a measured campaign as a recording for the replay target; returns its path. Raises: InputError."""
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(campaign_id)
+        if campaign.replay:
+            raise InputError(
+                f"campaign {campaign_id} was replayed ({campaign.replay}); only measured ones are recorded"
+            )
+        knobs = [
+            Knob(k["name"], tuple(k["values"]), k["default"], k.get("kind", ""), k.get("doc", ""))
+            for k in campaign.space["knobs"]
+        ]
+        space = SearchSpace(knobs)
+        trials: list[tuple[Sequence[int], Outcome]] = []
+        for trial in record.trials(campaign_id):
+            samples = {s.name: s.values_us for s in record.samples(trial.id) if s.l2 == "warm"}
+            outcome: Outcome = trial.outcome
+            if isinstance(outcome, Measured):
+                outcome = Measured(samples["variant"], samples.get("anchor", ()))
+            trials.append((space.configuration(trial.configuration).indices, outcome))
+    environment = campaign.environment
+    folder = re.sub(r"[^a-z0-9]+", "-", environment.device.lower().removeprefix("nvidia ")).strip("-")
+    path = out or Path("recordings") / folder / f"{campaign.base}.json.gz"
+    save_recording(
+        path,
+        base=campaign.base,
+        workload=campaign.workload,
+        case=campaign.case_name,
+        device={
+            "name": environment.device,
+            "arch": campaign.arch,
+            "uuid": environment.uuid,
+            "driver": environment.driver,
+            "toolchain": environment.toolchain,
+            "torch": environment.torch,
+            "limits": campaign.options.get("limits", {}),
+            "anchor": campaign.anchor,
+            "baselines_us": dict(campaign.baselines),
+        },
+        date=datetime.fromtimestamp(campaign.started_at, UTC).isoformat(timespec="seconds"),
+        commit=environment.git_sha,
+        knobs=knobs,
+        trials=trials,
+        constants=campaign.constants,
+        anchor=campaign.anchor,
+    )
+    return path

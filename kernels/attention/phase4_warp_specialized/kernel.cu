@@ -1,0 +1,222 @@
+// Attention, phase 4: warp roles.
+//
+// New against phase 3: the warps of a block no longer all copy and then all compute. Producer warps only start copies
+// (cp.async) and run ahead through a ring of key and value tiles; consumer warps only multiply (mma.m16n8k16, fp32
+// accumulators in registers) and keep the online softmax. They meet on mbarriers in shared memory: a copy announces
+// its own arrival, a consumer gives its stage back, and no barrier stops the whole block after the first one.
+//
+//   grid      (query tiles, heads, batch); causal tiles with most keys first
+//   block     producer warps | key_splits groups of consumer_warps row warps
+//   row warp  16 or 32 query rows and, of every key tile, the keys of its split: tile_k / key_splits
+//   shared    barriers | queries | stages of (keys, values);   after the last tile, where the keys are split:
+//             barriers | key_splits x tile_q rows of fp32 partial output, each followed by its maximum and sum
+//
+//   producer  wait empty[s] -> copy K -> K full[s] -> copy V -> V full[s]
+//   consumer  wait K full[s] -> scores -> softmax -> wait V full[s] -> output -> arrive empty[s]
+//
+// Needs: q, k, v, out contiguous [batch, heads, length, head_dim], 16-byte aligned; seq_kv >= 1; scale > 0. Lengths need
+// not divide by anything: missing rows are copied as zeros, missing keys masked, missing queries not stored.
+// Causal: key j is visible to query i where j <= i.
+#include "evo_config.cuh"
+
+#include "common/element.cuh"
+#include "common/ptx.cuh"
+#include "common/softmax.cuh"
+#include "common/swizzle.cuh"
+#include "common/task.cuh"
+#include "common/tile.cuh"
+
+namespace evo {
+
+constexpr int kDim = Config::kHeadDim;
+constexpr int kRowTiles = Config::kTileQ / (16 * Config::kConsumerWarps);
+constexpr int kWarpKeys = Config::kTileK / Config::kKeySplits;
+constexpr int kProducers = 32 * Config::kProducerWarps;
+constexpr int kConsumers = 32 * Config::kConsumerWarps * Config::kKeySplits;
+
+static_assert(kDim == 64 || kDim == 128, "head_dim");
+static_assert(Config::kDtype != Dtype::kFloat32, "dtype");
+static_assert(Config::kTileQ % (16 * Config::kConsumerWarps) == 0, "warp_owns_whole_tiles");
+static_assert(Config::kTileQ <= 32 * Config::kConsumerWarps, "two_row_tiles_at_most");
+static_assert(Config::kTileK % (16 * Config::kKeySplits) == 0, "split_owns_whole_tiles");
+static_assert(Config::kKeySplits == 1 || Config::kWideStore, "merged_rows_are_stored_wide");
+static_assert(Config::kLiveRegisters + 48 <= registers_per_thread(Config::kThreads * Config::kMinBlocks), "fits_registers");
+static_assert(Config::kMinBlocks == 1 || Config::kLiveRegisters + 80 > registers_per_thread(Config::kThreads * Config::kMinBlocks),
+              "min_blocks_binds");
+static_assert(Config::kThreads == kProducers + kConsumers, "threads_match");
+
+using Numbers = Number<Config::kDtype == Dtype::kBfloat16>;
+using Element = Numbers::Element;
+using Rows = SharedRows<kDim, Config::kSwizzle == Swizzle::kPad, Config::kSwizzle == Swizzle::kXor>;
+using Exp = Exponential<Config::kFastExp>;
+
+// Shared memory, in bytes from its start.
+constexpr int kBarrierBytes = 128;
+constexpr int kTileBytes = Config::kTileK * Rows::kStrideBytes;
+constexpr int kRingStart = kBarrierBytes + Config::kTileQ * Rows::kStrideBytes;
+constexpr int kRingBytes = kRingStart + 2 * Config::kStages * kTileBytes;
+constexpr int kMergeStride = kDim + 8;  // floats: a row of output, its maximum, its sum; 8 keeps quads on banks of their own
+constexpr int kMergeBytes = Config::kKeySplits == 1 ? 0 : kBarrierBytes + 4 * Config::kKeySplits * Config::kTileQ * kMergeStride;
+constexpr int kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
+static_assert(3 * 8 * Config::kStages <= kBarrierBytes, "barriers_fit");
+static_assert(Config::kSharedBytes == kSharedBytes, "shared_bytes_match");
+static_assert(kSharedBytes <= shared_bytes_per_block(), "fits_shared");
+
+/// The barriers of one stage.
+struct StageBarriers {
+  unsigned empty, keys_full, values_full;
+  __device__ explicit StageBarriers(unsigned smem, int stage)
+      : empty(smem + 24 * stage), keys_full(empty + 8), values_full(Config::kSplitWaits ? empty + 16 : keys_full) {}
+};
+
+/// A producer thread: fills the ring, as far ahead as it has stages.
+__device__ void produce(const Task<Element>& task, unsigned smem, int thread) {
+  copy_rows_async<Rows, Config::kTileQ, kProducers>(smem + kBarrierBytes, task.q, task.queries, thread);
+  const int tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
+  int stage = 0, round = 0;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const StageBarriers barriers(smem, stage);
+    const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes;
+    const size_t skipped = static_cast<size_t>(tile) * Config::kTileK;
+    const int valid = task.keys - tile * Config::kTileK;
+    if (round > 0) mbarrier_wait(barriers.empty, (round - 1) & 1);
+    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem, task.k + skipped * kDim, valid, thread);
+    if constexpr (Config::kSplitWaits) cp_async_mbarrier_arrive(barriers.keys_full);
+    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem + kTileBytes, task.v + skipped * kDim, valid, thread);
+    cp_async_mbarrier_arrive(barriers.values_full);
+    if (++stage == Config::kStages) stage = 0, ++round;
+  }
+  cp_async_wait<0>();  // a thread should not end with copies under way
+}
+
+/// A consumer warp: its rows against its keys of every tile.
+__device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem, int row_warp, int split, int lane, float factor,
+                                        Partial<kRowTiles, kDim>& partial) {
+  constexpr int kStepRows = 16 * Rows::kStrideBytes;  // bytes of one row tile
+  const int first_row = row_warp * kRowTiles * 16;
+  const int tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
+  const int least_visible = task.visible_keys<Config::kCausal>(first_row);  // the warp's last row sees the most
+  const int most_visible = task.visible_keys<Config::kCausal>(first_row + kRowTiles * 16 - 1);
+  const unsigned rows_smem = smem + kBarrierBytes + first_row * Rows::kStrideBytes;
+  unsigned queries[kRowTiles][kDim / 16][4];
+  int stage = 0, parity = 0;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const StageBarriers barriers(smem, stage);
+    const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes + split * kWarpKeys * Rows::kStrideBytes;
+    const int first_key = tile * Config::kTileK + split * kWarpKeys;
+    float scores[kRowTiles][kWarpKeys / 8][4] = {};
+    mbarrier_wait(barriers.keys_full, parity);
+    if (Config::kQueriesInRegisters && tile == 0) {
+#pragma unroll
+      for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(queries[i], rows_smem + i * kStepRows, lane);
+    }
+    if (first_key < most_visible) {
+#pragma unroll
+      for (int k = 0; k < kDim / 16; ++k) {
+        unsigned step[kRowTiles][4];
+#pragma unroll
+        for (int i = 0; i < kRowTiles; ++i) {
+          if constexpr (Config::kQueriesInRegisters) {
+#pragma unroll
+            for (int word = 0; word < 4; ++word) step[i][word] = queries[i][k][word];
+          } else {
+            ldmatrix_x4(step[i], rows_smem + i * kStepRows + LaneRows<Rows>::offset_a(lane, 2 * k));
+          }
+        }
+        add_scores<Numbers, Rows, kWarpKeys, kRowTiles>(scores, step, keys_smem, k, lane);
+      }
+      if (first_key + kWarpKeys > least_visible) {
+        int visible[kRowTiles][2];
+#pragma unroll
+        for (int i = 0; i < 2 * kRowTiles; ++i) {
+          visible[i / 2][i % 2] = task.visible_keys<Config::kCausal>(first_row + 8 * i + lane / 4) - first_key;
+        }
+        hide_keys(scores, visible, lane);
+      }
+      partial.soften<Exp, Config::kLazyRescale>(scores, factor, tile == 0);
+    }
+    if constexpr (Config::kSplitWaits) mbarrier_wait(barriers.values_full, parity);
+    if (first_key < most_visible) {
+      add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
+    }
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(barriers.empty);
+    if (++stage == Config::kStages) stage = 0, parity ^= 1;
+  }
+  partial.finish();
+}
+
+/// Adds the splits of every row up under their common maximum and stores the rows: all consumers, 4 columns at a time.
+__device__ __forceinline__ void merge_and_store(const Task<Element>& task, float* merge_smem, int row_warp, int split, int consumer,
+                                                float factor, const Partial<kRowTiles, kDim>& partial) {
+  const int lane = consumer % 32;
+  barrier_sync(1, kConsumers);  // the ring is read no more
+#pragma unroll
+  for (int i = 0; i < 2 * kRowTiles; ++i) {
+    const int row = row_warp * kRowTiles * 16 + i * 8 + lane / 4;
+    float* to = merge_smem + (split * Config::kTileQ + row) * kMergeStride;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      const float* pair = &partial.output[i / 2][n][2 * (i % 2)];
+      *reinterpret_cast<float2*>(to + n * 8 + 2 * (lane % 4)) = make_float2(pair[0], pair[1]);
+    }
+    if (lane % 4 == 0) *reinterpret_cast<float2*>(to + kDim) = make_float2(partial.maximum[i / 2][i % 2], partial.sum[i / 2][i % 2]);
+  }
+  barrier_sync(1, kConsumers);
+  for (int item = consumer; item < task.queries * kDim / 4; item += kConsumers) {
+    const float* row = merge_smem + item / (kDim / 4) * kMergeStride;
+    float top = kLowest, total = 0.0f, output[4] = {};
+#pragma unroll
+    for (int s = 0; s < Config::kKeySplits; ++s) top = fmaxf(top, row[s * Config::kTileQ * kMergeStride + kDim]);
+#pragma unroll
+    for (int s = 0; s < Config::kKeySplits; ++s) {
+      const float* part = row + s * Config::kTileQ * kMergeStride;
+      const float share = Exp::rescale(part[kDim], top, factor);
+      const float4 four = *reinterpret_cast<const float4*>(part + item % (kDim / 4) * 4);
+      total += share * part[kDim + 1];
+      output[0] += share * four.x, output[1] += share * four.y, output[2] += share * four.z, output[3] += share * four.w;
+    }
+    const float inverse = 1.0f / total;
+    const uint2 words = {Numbers::pack(output[0] * inverse, output[1] * inverse), Numbers::pack(output[2] * inverse, output[3] * inverse)};
+    *reinterpret_cast<uint2*>(task.out + static_cast<size_t>(item) * 4) = words;
+  }
+}
+
+}  // namespace evo
+
+extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config::kMinBlocks)
+    attention_forward(const evo::Element* q, const evo::Element* k, const evo::Element* v, evo::Element* out, int batch, int heads,
+                      int seq_q, int seq_kv, float scale) {
+  using namespace evo;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const unsigned smem = shared_address(shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const float factor = Exp::factor(scale);
+  if (threadIdx.x < Config::kStages) {
+    const StageBarriers barriers(smem, threadIdx.x);
+    mbarrier_init(barriers.empty, kConsumers / 32);
+    mbarrier_init(barriers.keys_full, kProducers);
+    if constexpr (Config::kSplitWaits) mbarrier_init(barriers.values_full, kProducers);
+  }
+  __syncthreads();
+  const int tile = Config::kCausal ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(tile, q, k, v, out, heads, seq_q, seq_kv);
+  if (warp < Config::kProducerWarps) {
+    produce(task, smem, threadIdx.x);
+    return;
+  }
+  const int row_warp = (warp - Config::kProducerWarps) % Config::kConsumerWarps;
+  const int split = (warp - Config::kProducerWarps) / Config::kConsumerWarps;
+  Partial<kRowTiles, kDim> partial;
+  consume(task, smem, row_warp, split, lane, factor, partial);
+  if constexpr (Config::kKeySplits > 1) {
+    merge_and_store(task, reinterpret_cast<float*>(shared + kBarrierBytes), row_warp, split, threadIdx.x - kProducers, factor, partial);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 2 * kRowTiles; ++i) {
+      const int row = row_warp * kRowTiles * 16 + i * 8 + lane / 4;
+      store_row<Numbers, kDim, Config::kWideStore>(task.out + static_cast<size_t>(row) * kDim, partial.output[i / 2], i % 2,
+                                                   1.0f / partial.sum[i / 2][i % 2], row < task.queries, lane);
+    }
+  }
+}

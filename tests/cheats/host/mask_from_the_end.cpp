@@ -1,0 +1,9 @@
+// Trick: aligns the causal mask with the last key: right when seq_q equals seq_kv
+// Only when: causal
+#include "plain.hpp"
+
+struct Trick : Plain {
+  static bool visible(const Problem& p, int row, int key) { return key <= row + p.seq_kv - p.seq_q; }
+};
+
+ENTRY { attend<Trick>(p); }
