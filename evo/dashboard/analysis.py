@@ -103,7 +103,9 @@ def importances(knobs: Sequence[Mapping[str, Any]], points: Sequence[Point]) -> 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {k["name"]: optuna.distributions.CategoricalDistribution(tuple(k["values"])) for k in varied}
+    distributions: dict[str, Any] = {
+        k["name"]: optuna.distributions.CategoricalDistribution(tuple(k["values"])) for k in varied
+    }
     trials = [
         optuna.trial.create_trial(
             value=p.time_us,

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from evo.dashboard import views
 from evo.export import champion_of_elite, champion_of_trial, header_text, json_artifact, json_text
 from evo.interchange import t4_of_campaign, trials_csv
-from evo.record import Record
 from evo.record import Campaign as RecordedCampaign
+from evo.record import Record
 
 router = APIRouter(tags=["facts"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
     curve = sparkline(analysis.best_so_far(points)[0], analysis.best_so_far(points)[1], campaign.evaluated)
     if curve:
         facts["Best so far"] = f"`{curve}` over {words.count(campaign.evaluated)} evaluations"
-    return "\n".join([*lines, *table(("", ""), [(name, value) for name, value in facts.items()])])
+    return "\n".join([*lines, *table(("", ""), list(facts.items()))])
 
 
 def sparkline(positions: list[int], times: list[float], end: int, width: int = 40) -> str:
@@ -150,7 +151,7 @@ def _conditions(campaign: Campaign) -> str:
     return f"Measured {words.day(campaign.started_at)} on {cell(text)}, commit `{e.git_sha[:12] or 'unknown'}`{dirty}."
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
 

@@ -90,7 +90,7 @@ def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
         "outcome": [p.stage or "measured" for p in points],
         "reason": [p.reason for p in points],
         "operator": [p.operator for p in points],
-        "knobs": [{"name": k["name"], "values": [words.value_word(v) for v in k["values"]]} for k in knobs],
+        "knobs": [{"name": k["name"], "values": [analysis.value_word(v) for v in k["values"]]} for k in knobs],
         "rows": rows,
         "total": campaign.evaluated,
     }
