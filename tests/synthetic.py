@@ -32,14 +32,14 @@ from evo.space import Configuration, SearchSpace
 from evo.variant import make_variant
 
 KNOBS = (
-    Knob("tile_q", (16, 32, 64, 128), default=64),
-    Knob("tile_k", (16, 32, 64, 128), default=64),
-    Knob("stages", (1, 2, 3, 4), default=2),
-    Knob("swizzle", ("none", "pad", "xor"), default="xor"),
+    Knob("tile_q", (16, 32, 64, 128), default=16),
+    Knob("tile_k", (16, 32, 64, 128), default=16),
+    Knob("stages", (1, 2, 3, 4), default=1),
+    Knob("swizzle", ("none", "pad", "xor"), default="none"),
     Knob("producer_warps", (1, 2, 4), default=1),
-    Knob("consumer_warps", (1, 2, 4, 8), default=4),
+    Knob("consumer_warps", (1, 2, 4, 8), default=1),
     Knob("key_splits", (1, 2, 4), default=1),
-    Knob("fast_exp", (False, True), default=True),
+    Knob("fast_exp", (False, True), default=False),
 )
 RULES = {"warp_owns_whole_tiles": "tile_q % (16 * consumer_warps) == 0 or key_splits > 1"}
 DERIVED = {"threads": "32 * (producer_warps + consumer_warps)", "shared_bytes": "tile_q * 128 + stages * tile_k * 256"}
@@ -198,8 +198,8 @@ def fill_campaign(
             outcome = outcome_of(configuration, rng)
             search.tell(configuration, outcome)
             built = not (isinstance(outcome, Rejected) and outcome.stage is Stage.BUILD)
-            parents = (best[1],) if best is not None and number % 3 else ()
-            origin = Origin("mutate" if parents else "random", parents)
+            parents = tuple(sorted({best[1], max(0, best[1] - 7)})) if best is not None and number >= 32 else ()
+            origin = Origin(("mutate", "crossover")[number % 2] if parents else "random", parents)
             start = clock + 0.08 * number
             if isinstance(outcome, Measured) and (best is None or outcome.time_us < best[0]):
                 best = (outcome.time_us, number)

@@ -137,9 +137,7 @@ def variant_page(request: Request, key: str) -> HTMLResponse:
 
 
 @router.get("/compare")
-def compare_page(
-    request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = ""
-) -> HTMLResponse:
+def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = "") -> HTMLResponse:
     record = record_of(request)
     choices = record.campaigns(limit=200)
     chosen = [record.campaign(_number(text)) for text in (a, b) if text]

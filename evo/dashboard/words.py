@@ -40,7 +40,9 @@ def micro_interval(low: float | None, high: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.0f} %"
+    if value is None:
+        return NONE
+    return "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"
 
 
 def signed_percent(value: float | None) -> str:
