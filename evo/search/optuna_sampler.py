@@ -44,7 +44,7 @@ class EvoSampler(BaseSampler):  # type: ignore[misc]  # Optuna is not followed b
     def infer_relative_search_space(
         self,
         study: Study,
-        trial: FrozenTrial,  # noqa: ARG002
+        trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
         """The parameters that every finished trial had; the first trial is drawn at random to find them."""
         found = self._intersection.calculate(study)
@@ -54,7 +54,7 @@ class EvoSampler(BaseSampler):  # type: ignore[misc]  # Optuna is not followed b
         self,
         study: Study,
         trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """The proposer's next configuration; {} where nothing untried is left."""
         if not search_space:

@@ -55,7 +55,7 @@ class HistoryProposer:
         first = self.history.tell(indices, outcome)
         self.learn(indices, outcome, first)
 
-    def propose(self, n: int) -> Iterable[Indices]:  # noqa: ARG002
+    def propose(self, n: int) -> Iterable[Indices]:
         """Admissible wishes, best first; what is taken is skipped and what is missing is drawn at random."""
         return ()
 
