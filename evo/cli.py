@@ -84,6 +84,9 @@ def search(
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this base's unfinished campaign.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    allow_dead_knobs: Annotated[
+        bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
+    ] = False,
     proof: Annotated[
         bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
     ] = True,
@@ -121,6 +124,7 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        allow_dead_knobs=allow_dead_knobs,
         proof=proof,
     )
     with present.watcher(quiet=as_json) as watcher:
@@ -181,6 +185,32 @@ def bases_show(
         _print_json(document)
     else:
         present.print_base(document)
+
+
+@bases_app.command("check")
+def bases_check(
+    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: Annotated[str, typer.Option(help="Build for this architecture.")] = "sm_89",
+    places: Annotated[int, typer.Option(help="Configurations around which values are compared.")] = 6,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that every value of every knob changes the binary; name dead knobs and duplicate programs.
+
+    Example: evo bases check phase4 --arch sm_90
+    """
+    from evo import present
+    from evo.inspect import check_base
+
+    report = check_base(name, case=case, dtype=dtype, causal=causal, arch=arch, places=places)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        present.print_live(report)
+    if not report.holds:
+        sys.exit(NOTHING_VALID)
 
 
 @app.command()

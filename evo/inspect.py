@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evo.base import Base, find_base
 from evo.errors import InputError
+from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
@@ -47,6 +48,14 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
         "rules": {name: rule.text for name, rule in base.rules.items()},
         "gates": {name: gate.text for name, gate in base.gates.items()},
     }
+
+
+def check_base(name: str, *, case: str, dtype: str, causal: bool, arch: str, places: int) -> LiveReport:
+    """Which knobs change the binary, found by building. Raises: InputError."""
+    base = find_base(name)
+    facts, toolchain = _facts(base, arch)
+    constants = _case(base, case, dtype, causal).constants()
+    return check_live(base, constants=constants, facts=facts, toolchain=toolchain, places=places)
 
 
 def build_one(

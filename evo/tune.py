@@ -15,8 +15,9 @@ from evo.build_cache import load_build, save_build
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError
 from evo.evaluate import Contest
+from evo.live import check_live
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
-from evo.outcome import Built, Measured, Outcome
+from evo.outcome import Built, Measured, Outcome, Rejected
 from evo.promote import Crowning, judge, record_crowning
 from evo.prove import judge as judge_proof
 from evo.prove import mutant_variant, mutants
@@ -53,6 +54,7 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
+    allow_dead_knobs: bool = False
     proof: bool = True  # try verification on kernels known to be wrong before the search
 
 
@@ -239,6 +241,8 @@ def _search_on(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
+        if stage.recording is None and not request.resume:
+            _check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
         if request.proof and stage.recording is None and not request.resume:
             _prove(fleet, record, campaign_id, binding, stage, say)
         result.reason = campaign.run()
@@ -316,6 +320,39 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
         if configuration in binding.space and configuration not in found:
             found.append(configuration)
     return found[:FINALISTS]
+
+
+def _check_knobs(fleet: Any, record: Record, campaign_id: int, binding: Binding, say: Say, *, allow_dead: bool) -> None:
+    """Build each knob's values and compare the binaries; kept by content, so only a changed base is built again.
+
+    Raises: InputError naming the knobs that change nothing, unless they are allowed.
+    """
+
+    def build_everything(variants: Sequence[Variant]) -> list[Built | Rejected]:
+        for number, variant in enumerate(variants):
+            fleet.submit_build(number, variant)
+        found: dict[int, Any] = {}
+        while len(found) < len(variants):
+            for done in fleet.wait(1.0):
+                found[done.number] = done.result
+        return [found[number] for number in range(len(variants))]
+
+    report = check_live(
+        binding.base,
+        constants=binding.constants,
+        facts=fleet.ready.facts,
+        toolchain=binding.toolchain,
+        build_all=build_everything,
+    )
+    if not report.cached:
+        say(f"Every knob was tried for effect: {report.builds} builds, {report.programs} programs (kept by content)")
+    if report.dead:
+        record.record_event(campaign_id, Event("dead_knobs", ", ".join(report.dead)))
+        if not allow_dead:
+            names = ", ".join(f"knobs.{name}" for name in report.dead)
+            raise InputError(
+                f"{binding.base.path}: {names}: no value changes the binary; --allow-dead-knobs searches on"
+            )
 
 
 def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:
