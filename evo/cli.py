@@ -61,7 +61,10 @@ def parse_duration(text: str) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None:
         raise InputError(f"--time-limit {text}: expected a time such as 90s, 10m or 1h")
-    return float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
+    seconds = float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
+    if seconds <= 0:
+        raise InputError(f"--time-limit {text}: expected more than 0 seconds")
+    return seconds
 
 
 @app.command()
@@ -81,6 +84,9 @@ def search(
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with this base's unfinished campaign.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    allow_dead_knobs: Annotated[
+        bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
+    ] = False,
     proof: Annotated[
         bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
     ] = True,
@@ -98,6 +104,8 @@ def search(
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
     if budget < 1:
         raise InputError(f"--budget {budget}: expected at least 1")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
     request = SearchRequest(
@@ -116,6 +124,7 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        allow_dead_knobs=allow_dead_knobs,
         proof=proof,
     )
     with present.watcher(quiet=as_json) as watcher:
@@ -178,6 +187,32 @@ def bases_show(
         present.print_base(document)
 
 
+@bases_app.command("check")
+def bases_check(
+    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: Annotated[str, typer.Option(help="Build for this architecture.")] = "sm_89",
+    places: Annotated[int, typer.Option(help="Configurations around which values are compared.")] = 6,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that every value of every knob changes the binary; name dead knobs and duplicate programs.
+
+    Example: evo bases check phase4 --arch sm_90
+    """
+    from evo import present
+    from evo.inspect import check_base
+
+    report = check_base(name, case=case, dtype=dtype, causal=causal, arch=arch, places=places)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        present.print_live(report)
+    if not report.holds:
+        sys.exit(NOTHING_VALID)
+
+
 @app.command()
 def build(
     base: BaseOption,
@@ -218,6 +253,8 @@ def runs(
     from evo import present
     from evo.record import open_record
 
+    if limit < 1:
+        raise InputError(f"--limit {limit}: expected at least 1")
     with open_record(db, create=False) as record:
         if campaign is None:
             rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
@@ -271,6 +308,8 @@ def promote(
     from evo import present
     from evo.tune import promote_campaign
 
+    if rounds < 5:
+        raise InputError(f"--rounds {rounds}: expected at least 5")
     with present.watcher(quiet=as_json) as watcher:
         result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
     if as_json:

@@ -176,6 +176,14 @@ class SearchSpace:
         bindings = _Bindings(self, dict(configuration))
         return {name: bindings[name] for name in self.derived}
 
+    def derived_columns(self, rows: Array) -> dict[str, Array]:
+        """The derived values of many rows of value indices, one column each."""
+        bindings = _Bindings(
+            self, {k.name: c[rows[:, i]] for i, (k, c) in enumerate(zip(self.knobs, self._columns, strict=True))}
+        )
+        with np.errstate(all="ignore"):
+            return {name: np.broadcast_to(np.asarray(bindings[name]), len(rows)) for name in self.derived}
+
     # -- where to go in it
 
     def admissible(self, rows: Array) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,9 @@ from evo.build_cache import load_build, save_build
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError
 from evo.evaluate import Contest
+from evo.live import check_live
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
-from evo.outcome import Built, Measured, Outcome
+from evo.outcome import Built, Measured, Outcome, Rejected
 from evo.promote import Crowning, judge, record_crowning
 from evo.prove import judge as judge_proof
 from evo.prove import mutant_variant, mutants
@@ -24,12 +25,14 @@ from evo.provenance import describe_environment
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
 from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording, save_recording
 from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
 from evo.variant import Variant
 from evo.workloads import find_workload
 
 FINALISTS = 3
+TARGETS = ("auto", "cuda", "host", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
+    allow_dead_knobs: bool = False
     proof: bool = True  # try verification on kernels known to be wrong before the search
 
 
@@ -83,14 +87,23 @@ class _Stage:
     recording: Recording | None
 
 
+_WOULD_WORK = (
+    "a machine with an NVIDIA GPU would work, so would --ray-address of a cluster that has one, "
+    "--recording FILE, or --base cpu_attention, which tunes on any machine"
+)
+
+
 def resolve(request: SearchRequest) -> _Stage:
     """Which base, on which target, for which case.
 
     Raises: InputError when there is nothing here that could serve; it says what would.
     """
+    if request.target not in TARGETS:
+        raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
     if request.recording is not None:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
+        _check_asked(request, recording, request.recording)
         return _Stage(base, "replay", recording.case, recording)
     base = find_base(request.base)
     target = request.target
@@ -102,9 +115,12 @@ def resolve(request: SearchRequest) -> _Stage:
             raise InputError(f"--target replay: there is no recording of {base.name}; --recording FILE plays another")
         recording = open_recording(path)
         _check_recording(base, recording, path)
+        _check_asked(request, recording, path)
         return _Stage(base, "replay", recording.case, recording)
     if target != base.language:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
+    if target == "cuda" and not request.ray_address and not gpu_names():
+        raise InputError(f"--target cuda: no NVIDIA GPU here; {_WOULD_WORK}")
     dtype = request.dtype or base.dtypes[0]
     if dtype not in base.dtypes:
         raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
@@ -115,18 +131,26 @@ def resolve(request: SearchRequest) -> _Stage:
 
 
 def _choose_target(base: Base, request: SearchRequest) -> str:
-    from evo.targets.nvml import gpu_names
-
     if base.language == "host":
         return "host"
     if request.ray_address or gpu_names():
         return "cuda"
     if find_recording(base.name) is not None:
         return "replay"
-    raise InputError(
-        f"no GPU here and no recording of {base.name}; a machine with an NVIDIA GPU would work, so would "
-        "--ray-address of a cluster that has one, --recording FILE, or --base cpu_attention, which tunes on any machine"
-    )
+    raise InputError(f"no GPU here and no recording of {base.name}; {_WOULD_WORK}")
+
+
+def _check_asked(request: SearchRequest, recording: Recording, path: Path) -> None:
+    """A recording plays the case it was made of, no other."""
+    played = {
+        "--case": (request.case, str(recording.case or "")),
+        "--dtype": (request.dtype, str(recording.constants.get("dtype", ""))),
+        "--causal": ("yes" if request.causal else "", "yes" if recording.constants.get("causal") else "no"),
+    }
+    for option, (asked, recorded) in played.items():
+        if asked and asked != recorded and f"{asked}-causal" != recorded:
+            words = f"{option[2:]} {recorded or 'unsaid'}"
+            raise InputError(f"{option} {asked}: {path} was recorded with {words}; only a GPU times another")
 
 
 def _check_recording(base: Base, recording: Recording, path: Path) -> None:
@@ -175,8 +199,8 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     own = stage.base.space(known) if stage.base.sources[""] else None
     space = recording.space if recording is not None else own
     assert space is not None
-    if space.enumerated and space.size == 0:
-        raise InputError(f"{stage.base.path}: rules: no configuration is admissible on {facts.name}")
+    if recording is None:
+        stage.base.check_names(known, stage.case.dimensions())
     return Binding(
         base=stage.base,
         space=space,
@@ -217,6 +241,8 @@ def _search_on(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
+        if stage.recording is None and not request.resume:
+            _check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
         if request.proof and stage.recording is None and not request.resume:
             _prove(fleet, record, campaign_id, binding, stage, say)
         result.reason = campaign.run()
@@ -294,6 +320,39 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
         if configuration in binding.space and configuration not in found:
             found.append(configuration)
     return found[:FINALISTS]
+
+
+def _check_knobs(fleet: Any, record: Record, campaign_id: int, binding: Binding, say: Say, *, allow_dead: bool) -> None:
+    """Build each knob's values and compare the binaries; kept by content, so only a changed base is built again.
+
+    Raises: InputError naming the knobs that change nothing, unless they are allowed.
+    """
+
+    def build_everything(variants: Sequence[Variant]) -> list[Built | Rejected]:
+        for number, variant in enumerate(variants):
+            fleet.submit_build(number, variant)
+        found: dict[int, Any] = {}
+        while len(found) < len(variants):
+            for done in fleet.wait(1.0):
+                found[done.number] = done.result
+        return [found[number] for number in range(len(variants))]
+
+    report = check_live(
+        binding.base,
+        constants=binding.constants,
+        facts=fleet.ready.facts,
+        toolchain=binding.toolchain,
+        build_all=build_everything,
+    )
+    if not report.cached:
+        say(f"Every knob was tried for effect: {report.builds} builds, {report.programs} programs (kept by content)")
+    if report.dead:
+        record.record_event(campaign_id, Event("dead_knobs", ", ".join(report.dead)))
+        if not allow_dead:
+            names = ", ".join(f"knobs.{name}" for name in report.dead)
+            raise InputError(
+                f"{binding.base.path}: {names}: no value changes the binary; --allow-dead-knobs searches on"
+            )
 
 
 def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:

