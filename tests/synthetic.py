@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -58,10 +59,12 @@ COMPILER_WORDS = """evo_kernel.cu(212): error: static assertion failed with "fit
 """
 
 
+@cache
 def make_space() -> SearchSpace:
     return SearchSpace(KNOBS, rules=RULES, derived=DERIVED)
 
 
+@cache
 def make_base() -> Base:
     from pathlib import Path
 
