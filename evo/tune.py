@@ -78,7 +78,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class Setting:
     """The place of a search before it starts: target resolved, case understood."""
 
     base: Base
@@ -93,7 +93,7 @@ _WOULD_WORK = (
 )
 
 
-def resolve(request: SearchRequest) -> _Stage:
+def resolve(request: SearchRequest) -> Setting:
     """Which base, on which target, for which case.
 
     Raises: InputError when there is nothing here that could serve; it says what would.
@@ -104,7 +104,7 @@ def resolve(request: SearchRequest) -> _Stage:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
         _check_asked(request, recording, request.recording)
-        return _Stage(base, "replay", recording.case, recording)
+        return Setting(base, "replay", recording.case, recording)
     base = find_base(request.base)
     target = request.target
     if target == "auto":
@@ -116,7 +116,7 @@ def resolve(request: SearchRequest) -> _Stage:
         recording = open_recording(path)
         _check_recording(base, recording, path)
         _check_asked(request, recording, path)
-        return _Stage(base, "replay", recording.case, recording)
+        return Setting(base, "replay", recording.case, recording)
     if target != base.language:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
     if target == "cuda" and not request.ray_address and not gpu_names():
@@ -125,7 +125,7 @@ def resolve(request: SearchRequest) -> _Stage:
     if dtype not in base.dtypes:
         raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
     workload = find_workload(base.workload)
-    return _Stage(
+    return Setting(
         base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
     )
 
@@ -176,11 +176,11 @@ def search(
             say(f"No GPU is used: this plays {describe(stage.recording)}. Nothing is measured.")
         else:
             say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with _fleet(request, stage) as fleet:
-            return _search_on(fleet, request, stage, record, watch, say)
+        with raise_fleet(request, stage) as fleet:
+            return search_with(fleet, request, stage, record, watch, say)
 
 
-def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]:
+def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManager[Any]:
     if stage.recording is not None:
         return ReplayFleet(stage.recording)
     from evo.fleet import Fleet
@@ -191,7 +191,7 @@ def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type)
 
 
-def bind(stage: _Stage, fleet: Any) -> Binding:
+def bind(stage: Setting, fleet: Any) -> Binding:
     """Bind the base to what the fleet's device is and to the case's constants."""
     facts, recording = fleet.ready.facts, stage.recording
     constants = dict(recording.constants) if recording is not None else stage.case.constants()
@@ -212,14 +212,15 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     )
 
 
-def _search_on(
+def search_with(
     fleet: Any,
     request: SearchRequest,
-    stage: _Stage,
+    stage: Setting,
     record: Record,
-    watch: Callable[[Progress], None],
-    say: Say,
+    watch: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> SearchResult:
+    """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
     binding = bind(stage, fleet)
     facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
     case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
@@ -261,7 +262,7 @@ def _search_on(
 
 
 def _open_campaign(
-    record: Record, request: SearchRequest, stage: _Stage, binding: Binding, place: Place, fleet: Any, replay: str
+    record: Record, request: SearchRequest, stage: Setting, binding: Binding, place: Place, fleet: Any, replay: str
 ) -> int:
     if request.resume:
         unfinished = [
@@ -355,7 +356,7 @@ def _check_knobs(fleet: Any, record: Record, campaign_id: int, binding: Binding,
             )
 
 
-def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:
+def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: Setting, say: Say) -> None:
     """Send kernels known to be wrong down the street: every one must be stopped by verification.
 
     Raises: InputError naming those that were not; a search with such a harness would prove nothing.
@@ -473,7 +474,7 @@ def promote_campaign(
         )
         stage = resolve(request)
         say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with _fleet(request, stage) as fleet:
+        with raise_fleet(request, stage) as fleet:
             binding, facts = bind(stage, fleet), fleet.ready.facts
             if facts.arch != campaign.arch:
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
