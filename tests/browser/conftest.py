@@ -57,16 +57,16 @@ def synthetic_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dashboard") / "results.db"
     with open_record(path) as record:
         done = record.start_campaign(make_spec())
-        promote_best(record, done, fill_campaign(record, done, 300))
+        promote_best(record, done, fill_campaign(record, done, 160))
         record.finish_campaign(done, "done", "budget spent")
         stopped = record.start_campaign(make_spec(proposer="random", seed=3))
-        promote_best(record, stopped, fill_campaign(record, stopped, 150, seed=3, proposer="random"), seed=4)
+        promote_best(record, stopped, fill_campaign(record, stopped, 80, seed=3, proposer="random"), seed=4)
         record.finish_campaign(stopped, "interrupted", "Ctrl-C")
         played = record.start_campaign(make_spec(target="replay", replay="Recorded times of an Example GPU, replayed."))
-        fill_campaign(record, played, 60, seed=9)
+        fill_campaign(record, played, 40, seed=9)
         record.finish_campaign(played, "done", "budget spent")
         hostile = record.start_campaign(make_spec(base=HOSTILE, case_name="<img src=x onerror=alert(2)>"))
-        fill_campaign(record, hostile, 40, seed=12)
+        fill_campaign(record, hostile, 30, seed=12)
         record.finish_campaign(hostile, "done", "<b>bold</b>")
     return path
 
@@ -99,6 +99,11 @@ class Visitor:
     page: Any
     problems: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def hear(self, message: Any) -> None:
+        """Keep what the console complains of."""
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
 
     def open(self, address: str) -> Any:
         """Go there and wait until every chart is drawn."""

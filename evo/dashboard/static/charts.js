@@ -20,7 +20,7 @@ const Charts = (() => {
   }
 
   function show(element, traces, extra) {
-    element.classList.remove("waiting");
+    element.classList.remove("waiting", "nothing");
     if (!element.classList.contains("js-plotly-plot")) element.textContent = "";
     return Plotly.react(element, traces, layout(extra), { displayModeBar: false, responsive: true });
   }
@@ -255,6 +255,7 @@ const Charts = (() => {
     lines.forEach((line, rank) => { line.rank = rank / Math.max(1, lines.length - 1); });
     const low = lines.length ? lines[0].time : 1, high = lines.length ? lines[lines.length - 1].time : 2;
     element.textContent = "";
+    element.classList.remove("waiting", "nothing");
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     element.append(canvas);

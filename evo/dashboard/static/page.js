@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const inline = (id) => { const holder = $(id); return holder ? JSON.parse(holder.textContent) : null; };
   const facts = async (url) => { const answer = await fetch(url); if (!answer.ok) throw new Error(`${url}: ${answer.status}`); return answer.json(); };
-  const say = (element, text) => { if (element) { element.textContent = text; element.classList.add("waiting"); } };
+  const say = (element, text) => { if (element) { element.textContent = text; element.classList.remove("waiting"); element.classList.add("nothing"); } };
   const pressed = (group, button) => group.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
   const choose = (id, then) => {
     const group = $(id);
@@ -60,7 +60,7 @@
       const effects = found.effects.filter((e) => e.boxes.length > 1 && e.boxes.some((b) => b.count)).sort((a, b) => (order.get(a.knob) ?? 99) - (order.get(b.knob) ?? 99));
       if (!effects.length) { say(holder, "Nothing was measured yet."); return; }
       const range = Charts.effectRange(effects);
-      holder.classList.remove("waiting");
+      holder.classList.remove("waiting", "nothing");
       if (holder.querySelectorAll(".chart").length !== effects.length) {
         holder.textContent = "";
         for (let index = 0; index < effects.length; index++) { const box = document.createElement("div"); box.className = "chart"; box.setAttribute("role", "img"); holder.append(box); }
