@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -48,6 +49,18 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     print(f"evo: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _end_cleanly(*_: object) -> NoReturn:
+    """Ctrl-C or a request to terminate, once: what is under way is then finished and recorded undisturbed."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_cleanly_on_signals() -> None:
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _end_cleanly)
 
 
 def _print_json(document: Any) -> None:
@@ -127,6 +140,7 @@ def search(
         allow_dead_knobs=allow_dead_knobs,
         proof=proof,
     )
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
     if as_json:
@@ -310,6 +324,7 @@ def promote(
 
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
     if as_json:

@@ -102,7 +102,11 @@ def test_a_good_base_is_read_with_every_header_that_it_includes(tree: Path) -> N
         ({"launch": {"grid": [1], "block": [1] * 4}}, "launch.block", "a list of 1 to 3 expressions"),
         ({"launch": {"grid": ["seq_qq"], "block": [32]}}, "launch.grid[0]", "did you mean seq_q?"),
         ({"launch": {"grid": [1], "block": ["warps"]}}, "launch.block[0]", "unknown name 'warps'"),
-        ({"launch": {"grid": [1], "block": [1], "shared_bytes": "seq_q"}}, "launch.shared_bytes", "unknown name 'seq_q'"),
+        (
+            {"launch": {"grid": [1], "block": [1], "shared_bytes": "seq_q"}},
+            "launch.shared_bytes",
+            "unknown name 'seq_q'",
+        ),
         ({"gates": {"no_spills": "spills == 0"}}, "gates.no_spills", "unknown name 'spills'"),
         ({"knob": {}}, "knob", "expected one of derived, doc"),
     ],
