@@ -61,7 +61,10 @@ def parse_duration(text: str) -> float | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if match is None:
         raise InputError(f"--time-limit {text}: expected a time such as 90s, 10m or 1h")
-    return float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
+    seconds = float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
+    if seconds <= 0:
+        raise InputError(f"--time-limit {text}: expected more than 0 seconds")
+    return seconds
 
 
 @app.command()
@@ -98,6 +101,8 @@ def search(
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
     if budget < 1:
         raise InputError(f"--budget {budget}: expected at least 1")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
     request = SearchRequest(
@@ -218,6 +223,8 @@ def runs(
     from evo import present
     from evo.record import open_record
 
+    if limit < 1:
+        raise InputError(f"--limit {limit}: expected at least 1")
     with open_record(db, create=False) as record:
         if campaign is None:
             rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
@@ -271,6 +278,8 @@ def promote(
     from evo import present
     from evo.tune import promote_campaign
 
+    if rounds < 5:
+        raise InputError(f"--rounds {rounds}: expected at least 5")
     with present.watcher(quiet=as_json) as watcher:
         result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
     if as_json:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_EVERY_S = 5.0
 
-console = Console(highlight=False, soft_wrap=True)
+_WIDTH = 160  # of tables in files and pipes, where nobody's window sets it
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 class Watcher:
@@ -151,6 +153,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
+        if 0 < abs(value) < 0.01:
+            return f"{value:.2e}"
         return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
     if isinstance(value, dict):
         return " ".join(f"{name}={_cell(item)}" for name, item in value.items())

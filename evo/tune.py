@@ -24,12 +24,14 @@ from evo.provenance import describe_environment
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
 from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording, save_recording
 from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
 from evo.variant import Variant
 from evo.workloads import find_workload
 
 FINALISTS = 3
+TARGETS = ("auto", "cuda", "host", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,23 @@ class _Stage:
     recording: Recording | None
 
 
+_WOULD_WORK = (
+    "a machine with an NVIDIA GPU would work, so would --ray-address of a cluster that has one, "
+    "--recording FILE, or --base cpu_attention, which tunes on any machine"
+)
+
+
 def resolve(request: SearchRequest) -> _Stage:
     """Which base, on which target, for which case.
 
     Raises: InputError when there is nothing here that could serve; it says what would.
     """
+    if request.target not in TARGETS:
+        raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
     if request.recording is not None:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
+        _check_asked(request, recording, request.recording)
         return _Stage(base, "replay", recording.case, recording)
     base = find_base(request.base)
     target = request.target
@@ -102,9 +113,12 @@ def resolve(request: SearchRequest) -> _Stage:
             raise InputError(f"--target replay: there is no recording of {base.name}; --recording FILE plays another")
         recording = open_recording(path)
         _check_recording(base, recording, path)
+        _check_asked(request, recording, path)
         return _Stage(base, "replay", recording.case, recording)
     if target != base.language:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
+    if target == "cuda" and not request.ray_address and not gpu_names():
+        raise InputError(f"--target cuda: no NVIDIA GPU here; {_WOULD_WORK}")
     dtype = request.dtype or base.dtypes[0]
     if dtype not in base.dtypes:
         raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
@@ -115,18 +129,26 @@ def resolve(request: SearchRequest) -> _Stage:
 
 
 def _choose_target(base: Base, request: SearchRequest) -> str:
-    from evo.targets.nvml import gpu_names
-
     if base.language == "host":
         return "host"
     if request.ray_address or gpu_names():
         return "cuda"
     if find_recording(base.name) is not None:
         return "replay"
-    raise InputError(
-        f"no GPU here and no recording of {base.name}; a machine with an NVIDIA GPU would work, so would "
-        "--ray-address of a cluster that has one, --recording FILE, or --base cpu_attention, which tunes on any machine"
-    )
+    raise InputError(f"no GPU here and no recording of {base.name}; {_WOULD_WORK}")
+
+
+def _check_asked(request: SearchRequest, recording: Recording, path: Path) -> None:
+    """A recording plays the case it was made of, no other."""
+    played = {
+        "--case": (request.case, str(recording.case or "")),
+        "--dtype": (request.dtype, str(recording.constants.get("dtype", ""))),
+        "--causal": ("yes" if request.causal else "", "yes" if recording.constants.get("causal") else "no"),
+    }
+    for option, (asked, recorded) in played.items():
+        if asked and asked != recorded and f"{asked}-causal" != recorded:
+            words = f"{option[2:]} {recorded or 'unsaid'}"
+            raise InputError(f"{option} {asked}: {path} was recorded with {words}; only a GPU times another")
 
 
 def _check_recording(base: Base, recording: Recording, path: Path) -> None:
@@ -175,8 +197,8 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     own = stage.base.space(known) if stage.base.sources[""] else None
     space = recording.space if recording is not None else own
     assert space is not None
-    if space.enumerated and space.size == 0:
-        raise InputError(f"{stage.base.path}: rules: no configuration is admissible on {facts.name}")
+    if recording is None:
+        stage.base.check_names(known, stage.case.dimensions())
     return Binding(
         base=stage.base,
         space=space,

@@ -134,8 +134,8 @@ class Seat:
         try:
             self.ready = self._activate(self._worker)
         except WorkerLost as lost:
-            words = f"({lost.outcome.reason}): {lost.outcome.detail[-600:]}"
-            raise InputError(f"the worker did not start {words}") from None
+            last = (lost.outcome.detail.splitlines() or [""])[-1]
+            raise InputError(f"the worker did not start ({lost.outcome.reason}): {last[:600]}") from None
         self._anchor = self.ready.anchor
         self._spare: WorkerProcess | None = None
         self._raise_spare()
