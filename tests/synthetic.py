@@ -74,7 +74,6 @@ def make_base() -> Base:
         workload="attention",
         entry="attention_forward",
         doc="warp-specialised attention",
-        dtypes=("float16",),
         knobs=KNOBS,
         derived={name: parse(text) for name, text in DERIVED.items()},
         rules={name: parse(text) for name, text in RULES.items()},
