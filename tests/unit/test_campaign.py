@@ -107,7 +107,7 @@ def test_a_search_finds_the_bottom_of_a_bowl_sooner_than_chance(recording: Path,
 def test_a_space_smaller_than_the_budget_is_searched_whole(tmp_path: Path) -> None:
     path = tmp_path / "small.json"
     knobs = [Knob("x", (1, 2, 3, 4))]
-    document = [((i,), Measured((float(i + 1),))) for i in range(4)]
+    trials = [((i,), Measured((float(i + 1),))) for i in range(4)]
     save_recording(
         path,
         base="small",
@@ -117,7 +117,7 @@ def test_a_space_smaller_than_the_budget_is_searched_whole(tmp_path: Path) -> No
         date="",
         commit="",
         knobs=knobs,
-        trials=document,
+        trials=trials,
     )
     result = played(path, tmp_path / "r.db", budget=100)
     assert result.reason == "every admissible configuration tried"
@@ -212,7 +212,7 @@ def test_variants_with_one_binary_are_measured_once_and_share_the_outcome(record
     assert twins
     for twin in twins:
         first = by_number[int(twin.same_as or 0)]
-        assert (first.configuration["x"], first.configuration["y"]) == (
+        assert [first.configuration[knob] for knob in "xy"] == [twin.configuration[knob] for knob in "xy"]
             twin.configuration["x"],
             twin.configuration["y"],
         )
