@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evo.cli_runs import dashboard, report, runs_app
 from evo.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +27,9 @@ bases_app = typer.Typer(help="The kernels that can be tuned.", no_args_is_help=T
 db_app = typer.Typer(help="Care of results.db.", no_args_is_help=True)
 app.add_typer(bases_app, name="bases")
 app.add_typer(db_app, name="db")
+app.add_typer(runs_app, name="runs")
+app.command()(dashboard)
+app.command()(report)
 
 DONE, NOTHING_VALID, BAD_INPUT = 0, 1, 2
 
@@ -251,35 +255,6 @@ def build(
         present.print_build(document)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def runs(
-    campaign: Annotated[int | None, typer.Argument(help="Show this campaign's best trials.")] = None,
-    db: DbOption = "results.db",
-    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
-    as_json: JsonOption = False,
-) -> None:
-    """List campaigns, or the best trials of one.
-
-    Example: evo runs 3 --limit 10
-    """
-    from evo import present
-    from evo.record import open_record
-
-    if limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1")
-    with open_record(db, create=False) as record:
-        if campaign is None:
-            rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
-        else:
-            record.campaign(campaign)
-            rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
-    if as_json:
-        _print_json(rows)
-    else:
-        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
-        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
 
 
 @app.command()
