@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evo.cli_runs import dashboard, report, runs_app
 from evo.errors import InputError
 
 app = typer.Typer(
@@ -25,6 +27,9 @@ bases_app = typer.Typer(help="The kernels that can be tuned.", no_args_is_help=T
 db_app = typer.Typer(help="Care of results.db.", no_args_is_help=True)
 app.add_typer(bases_app, name="bases")
 app.add_typer(db_app, name="db")
+app.add_typer(runs_app, name="runs")
+app.command()(dashboard)
+app.command()(report)
 
 DONE, NOTHING_VALID, BAD_INPUT = 0, 1, 2
 
@@ -48,6 +53,18 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     print(f"evo: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _end_cleanly(*_: object) -> NoReturn:
+    """Ctrl-C or a request to terminate, once: what is under way is then finished and recorded undisturbed."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_cleanly_on_signals() -> None:
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _end_cleanly)
 
 
 def _print_json(document: Any) -> None:
@@ -127,6 +144,7 @@ def search(
         allow_dead_knobs=allow_dead_knobs,
         proof=proof,
     )
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
     if as_json:
@@ -240,35 +258,6 @@ def build(
 
 
 @app.command()
-def runs(
-    campaign: Annotated[int | None, typer.Argument(help="Show this campaign's best trials.")] = None,
-    db: DbOption = "results.db",
-    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
-    as_json: JsonOption = False,
-) -> None:
-    """List campaigns, or the best trials of one.
-
-    Example: evo runs 3 --limit 10
-    """
-    from evo import present
-    from evo.record import open_record
-
-    if limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1")
-    with open_record(db, create=False) as record:
-        if campaign is None:
-            rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
-        else:
-            record.campaign(campaign)
-            rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
-    if as_json:
-        _print_json(rows)
-    else:
-        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
-        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
-
-
-@app.command()
 def elites(
     base: Annotated[str, typer.Option("--base", "-b", help="Only this base.")] = "",
     db: DbOption = "results.db",
@@ -310,6 +299,7 @@ def promote(
 
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
     if as_json:

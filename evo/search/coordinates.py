@@ -92,9 +92,9 @@ def _indicators(count: int) -> Array:
 
 
 def _scaled(values: Array) -> Array:
-    return (values - values.min()) / np.ptp(values)
+    return np.asarray((values - values.min()) / np.ptp(values))
 
 
 def _logarithm(values: Array) -> Array:
     numbers = values.astype(float)
-    return np.sign(numbers) * np.log2(1 + np.abs(numbers))
+    return np.asarray(np.sign(numbers) * np.log2(1 + np.abs(numbers)))

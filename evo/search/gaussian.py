@@ -75,15 +75,15 @@ class GaussianModel:
     def mean(self, targets: Array) -> Array:
         """Posterior mean on the pool for these targets of the points, in the order told."""
         white: Array = solve_triangular(self.factor, targets, lower=True, check_finite=False)
-        return white.astype(np.float32) @ self.whitened
+        return np.asarray(white.astype(np.float32) @ self.whitened)
 
     def deviation(self) -> Array:
         """Posterior standard deviation on the pool."""
-        return np.sqrt(np.maximum(self.variance, 1e-8))
+        return np.asarray(np.sqrt(np.maximum(self.variance, 1e-8)))
 
     def likeness(self, point: Array) -> Array:
         """Prior correlation of each candidate with one point, 1 at the point itself."""
-        return self._kernel((point * self.inverse)[None].astype(np.float32), self.pool)[0] / self.scale
+        return np.asarray(self._kernel((point * self.inverse)[None].astype(np.float32), self.pool)[0] / self.scale)
 
     def _whiten(self, pool: Array) -> Array:
         cross = self._kernel(self.points.astype(np.float32), pool)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from evo.search.coordinates import Coordinates
 from evo.search.gaussian import GaussianModel
@@ -129,7 +129,8 @@ class Insight:
     def _unlike(self, indices: Indices) -> Array:
         """How much of the deviation is left once this configuration will be known."""
         likeness = self.model.likeness(self.coordinates.of(np.array([indices]))[0])
-        return np.sqrt(np.maximum(1 - likeness * likeness, 1e-4))
+        left: Array = np.sqrt(np.maximum(1 - likeness * likeness, 1e-4))
+        return left
 
 
 def normal_scores(times_us: Array) -> Array:
