@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evo.base import find_base
 from evo.evaluate import Bench, Contest
 from evo.inspect import configured
-from evo.base import find_base
 from evo.measure import HOST_TIMING, Timing, interleave, sized_launches
 from evo.outcome import Rejected
 from evo.promote import judge

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from evo.errors import InputError
-from evo.expression import Expression
+from evo.expression import Expression, nearest_name
+from evo.outcome import Resources
 from evo.space import Knob, SearchSpace, Value
+from evo.workloads import WORKLOADS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _INSTALLED = Path(__file__).resolve().parent / "shipped"  # where a wheel keeps kernels/, search_spaces/ and recordings/
 SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _ROOT
-CONFIG_HEADERS = {"cuda": "evo_config.cuh", "host": "evo_config.hpp"}
+CONFIG_HEADERS = {"cuda": "evo_config.cuh", "host": "evo_config.hpp", "recorded": "evo_config.h"}
 
 _LANGUAGES = {".cu": "cuda", ".cpp": "host"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 _KEYS = {"template", "workload", "entry", "doc", "dtypes", "knobs", "derived", "rules", "launch", "gates"}
+DTYPES = ("float16", "bfloat16", "float32")
 _DTYPES = {"cuda": ("float16", "bfloat16"), "host": ("float32",)}  # what a template takes unless it says otherwise
 
 
@@ -61,12 +64,36 @@ class Base:
     def space(self, facts: Mapping[str, Value]) -> SearchSpace:
         """The admissible configurations under these constants and device facts (see `evo.space`).
 
-        Raises: InputError naming the file when a rule does not hold together.
+        Raises: InputError naming the file when a rule does not hold together or nothing is admissible.
         """
-        try:
-            return SearchSpace(self.knobs, rules=self.rules, derived=self.derived, facts=facts)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}") from None
+        for knob in self.knobs:
+            if knob.name in facts:
+                raise InputError(f"{self.path}: knobs.{knob.name}: expected a name that no constant of the case has")
+        with _Located(str(self.path)):
+            space = SearchSpace(self.knobs, rules=self.rules, derived=self.derived, facts=facts)
+            if space.enumerated:
+                _ = space.rows  # listed now, so that an empty space is said here
+            return space
+
+    def check_names(self, facts: Iterable[str], dimensions: Iterable[str]) -> None:
+        """Raises: InputError when launch or a gate uses a name that nothing gives a value to.
+
+        facts: names of constants and device facts; dimensions: names of the case's run-time dimensions.
+        """
+        known = {*facts, *(knob.name for knob in self.knobs), *self.derived}
+        resources = known | {field.name for field in fields(Resources)}
+        for name, gate in self.gates.items():
+            self._check_names(f"gates.{name}", gate, resources)
+        if self.launch is not None:
+            sized = known | set(dimensions)
+            for key in ("grid", "block", "cluster"):
+                for index, expression in enumerate(getattr(self.launch, key)):
+                    self._check_names(f"launch.{key}[{index}]", expression, sized)
+            self._check_names("launch.shared_bytes", self.launch.shared_bytes, known)
+
+    def _check_names(self, key: str, expression: Expression, known: set[str]) -> None:
+        for name in sorted(expression.names - known - expression.bare_words(known).keys()):
+            raise InputError(f"{self.path}: {key}: unknown name {name!r}{nearest_name(name, known)}")
 
 
 def base_paths() -> dict[str, Path]:
@@ -113,6 +140,8 @@ def load_base(path: Path) -> Base:
     reader.expect(file.is_file(), "template", f"a file under {root}; {template} is not there")
     reader.expect(file.suffix in _LANGUAGES, "template", "a .cu (cuda) or .cpp (host) file")
     language = _LANGUAGES[file.suffix]
+    workload = reader.text("workload")
+    reader.expect(workload in WORKLOADS, "workload", f"one of {', '.join(WORKLOADS)}, not {workload}")
     entry = reader.text("entry")
     reader.expect(_ENTRY.match(entry) is not None, "entry", "the name of an extern C function")
     knobs = tuple(reader.knobs())
@@ -121,7 +150,7 @@ def load_base(path: Path) -> Base:
         path=path.resolve(),
         template=template,
         language=language,
-        workload=reader.text("workload"),
+        workload=workload,
         entry=entry,
         doc=reader.text("doc", ""),
         dtypes=reader.dtypes(_DTYPES[language]),
@@ -149,7 +178,8 @@ class _Reader:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}: " if mark else ""
-            raise InputError(f"{path}: {where}not YAML ({getattr(error, 'problem', error)})") from None
+            words = " ".join(str(getattr(error, "problem", None) or error).split())
+            raise InputError(f"{path}: {where}not YAML ({words})") from None
         if not isinstance(document, dict):
             raise InputError(f"{path}: expected a mapping with template, workload, entry, knobs")
         self.document: dict[str, Any] = document
@@ -174,8 +204,8 @@ class _Reader:
 
     def dtypes(self, usual: tuple[str, ...]) -> tuple[str, ...]:
         found = self.document.get("dtypes", list(usual))
-        fits = isinstance(found, list) and found and all(isinstance(name, str) for name in found)
-        self.expect(bool(fits), "dtypes", "a list such as [float16, bfloat16]")
+        fits = isinstance(found, list) and found and all(name in DTYPES for name in found)
+        self.expect(bool(fits), "dtypes", f"a list of some of {', '.join(DTYPES)}")
         return tuple(found)
 
     def knobs(self) -> Iterator[Knob]:
@@ -193,6 +223,8 @@ class _Reader:
             for value in values:
                 fits = isinstance(value, bool | int | str)
                 self.expect(fits, key, f"whole numbers, true/false or names, not {value!r}")
+                if isinstance(value, int):
+                    self.expect(-(2**31) <= value < 2**31, key, f"numbers that fit 32 bits, not {value}")
                 if isinstance(value, str):
                     self.expect(_NAME.match(value) is not None, key, f"a name like xor, not {value!r}")
             self.expect(len({type(value) for value in values}) == 1, key, "values of one type")

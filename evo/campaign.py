@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evo.base import Base
-from evo.errors import InputError
 from evo.outcome import Built, Done, Measured, Outcome, Rejected, Stage
 from evo.record import Interval, Origin, Record, Trial, VariantRecord
 from evo.search import Proposer
@@ -281,11 +280,3 @@ def _run_intervals(done: Done) -> list[Interval]:
         Interval(done.worker, "verify", done.started_at, middle),
         Interval(done.worker, "measure", middle, done.ended_at),
     ]
-
-
-def check_plan(budget: int | None, time_limit_s: float | None) -> None:
-    """Raises: InputError when a search would never end or never start."""
-    if budget is not None and budget < 1:
-        raise InputError(f"--budget {budget}: expected at least 1")
-    if time_limit_s is not None and time_limit_s <= 0:
-        raise InputError("--time-limit: expected more than 0 seconds")

@@ -13,7 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -92,6 +92,9 @@ class _SeatActor:
     def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
         return self._seat.contest(entries, rounds)
 
+    def turn_to(self, case: Any) -> Ready:
+        return self._seat.turn_to(case)
+
     def close(self) -> None:
         self._seat.close()
 
@@ -156,6 +159,14 @@ class Fleet:
         done += self._stop_overdue()
         self._dispatch()
         return done
+
+    def turn_to(self, case: Any) -> None:
+        """Serve another case of the same workload from now on. Raises: InputError when a seat cannot."""
+        self.spec = replace(self.spec, case=case)
+        try:
+            self.ready = ray.get([seat.actor.turn_to.remote(case) for seat in self._seats])[0]
+        except ray.exceptions.RayTaskError as error:
+            raise InputError(_first_line(error)) from None
 
     def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
         """Promotion's timing on the first seat, alone. Raises: InputError when no seat answers."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evo.base import Base, find_base
 from evo.errors import InputError
+from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
@@ -26,7 +27,9 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
     base = find_base(name)
     facts, _ = _facts(base, arch)
     chosen = _case(base, case, dtype, causal)
-    space = base.space({**facts.limits, **chosen.constants()})
+    known = {**facts.limits, **chosen.constants()}
+    space = base.space(known)
+    base.check_names(known, chosen.dimensions())
     return {
         "name": base.name,
         "doc": base.doc,
@@ -45,6 +48,14 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
         "rules": {name: rule.text for name, rule in base.rules.items()},
         "gates": {name: gate.text for name, gate in base.gates.items()},
     }
+
+
+def check_base(name: str, *, case: str, dtype: str, causal: bool, arch: str, places: int) -> LiveReport:
+    """Which knobs change the binary, found by building. Raises: InputError."""
+    base = find_base(name)
+    facts, toolchain = _facts(base, arch)
+    constants = _case(base, case, dtype, causal).constants()
+    return check_live(base, constants=constants, facts=facts, toolchain=toolchain, places=places)
 
 
 def build_one(
@@ -72,6 +83,8 @@ def verify_one(
     name: str, *, case: str, dtype: str, causal: bool, knobs: Sequence[str] = (), seeds: int = 3
 ) -> dict[str, Any]:
     """Check one variant on every case the workload has, in a process of its own. Raises: InputError."""
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: expected at least 1")
     base = find_base(name)
     with _seat(base, _case(base, case, dtype, causal)) as seat:
         variant = _variant(base, seat.spec.case, seat.ready.facts, seat.ready.toolchain, knobs)
@@ -157,7 +170,9 @@ def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
 
 
 def _variant(base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: Sequence[str]) -> Variant:
-    space = base.space({**facts.limits, **case.constants()})
+    known = {**facts.limits, **case.constants()}
+    space = base.space(known)
+    base.check_names(known, case.dimensions())
     configuration = configured(space, knobs)
     return _bound(base, space, configuration, case, facts, toolchain)
 
@@ -212,8 +227,11 @@ def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, V
 @contextlib.contextmanager
 def _seat(base: Base, case: Any) -> Iterator[Any]:
     """This machine's device in a worker process, without Ray and without a spare."""
+    from evo.targets.nvml import gpu_names
     from evo.worker import Seat, WorkerSpec
 
+    if base.language == "cuda" and not gpu_names():
+        raise InputError(f"--base {base.name}: no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
     timing = HOST_TIMING if base.language == "host" else Timing()
     seat = Seat(WorkerSpec(base.language, base.workload, case, timing), spare=False)
     try:

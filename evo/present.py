@@ -19,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from evo.campaign import Progress
+    from evo.live import LiveReport
     from evo.measure import Interval
     from evo.record import Campaign, Elite, RecordedTrial
     from evo.tune import SearchResult
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_EVERY_S = 5.0
 
-console = Console(highlight=False, soft_wrap=True)
+_WIDTH = 160  # of tables in files and pipes, where nobody's window sets it
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 class Watcher:
@@ -151,6 +154,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
+        if 0 < abs(value) < 0.01:
+            return f"{value:.2e}"
         return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
     if isinstance(value, dict):
         return " ".join(f"{name}={_cell(item)}" for name, item in value.items())
@@ -314,6 +319,21 @@ def print_base(document: dict[str, Any]) -> None:
         if document[kind]:
             print()
             print_rows([{kind[:-1]: name, "must hold": text} for name, text in document[kind].items()])
+
+
+def print_live(report: LiveReport) -> None:
+    """Which knobs are dead and which values are twins."""
+    print(f"{report.base}: {report.builds} builds, {report.programs} programs{' (kept)' if report.cached else ''}")
+    for name in report.dead:
+        print(f"dead: {name} changes nothing")
+    for same in report.duplicates:
+        print(f"same program: {same.knob} = {same.values[0]} and {same.values[1]}, compared {same.compared} times")
+    for text in report.untried:
+        print(f"never alone: {text} (no two admissible configurations differ in it only)")
+    for reason, count in report.failed.items():
+        print(f"{count} builds stopped: {reason}")
+    if report.holds:
+        print("every knob is live")
 
 
 def print_build(document: dict[str, Any]) -> None:

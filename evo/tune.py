@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from evo.base import Base, find_base
-from evo.build_cache import load_build, save_build
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError
 from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Measured, Outcome
+from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
-from evo.prove import judge as judge_proof
-from evo.prove import mutant_variant, mutants
 from evo.provenance import describe_environment
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
 from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording, save_recording
 from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
 from evo.variant import Variant
 from evo.workloads import find_workload
 
 FINALISTS = 3
+TARGETS = ("auto", "cuda", "host", "replay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
+    allow_dead_knobs: bool = False
     proof: bool = True  # try verification on kernels known to be wrong before the search
 
 
@@ -74,7 +75,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class Setting:
     """The place of a search before it starts: target resolved, case understood."""
 
     base: Base
@@ -83,15 +84,24 @@ class _Stage:
     recording: Recording | None
 
 
-def resolve(request: SearchRequest) -> _Stage:
+_WOULD_WORK = (
+    "a machine with an NVIDIA GPU would work, so would --ray-address of a cluster that has one, "
+    "--recording FILE, or --base cpu_attention, which tunes on any machine"
+)
+
+
+def resolve(request: SearchRequest) -> Setting:
     """Which base, on which target, for which case.
 
     Raises: InputError when there is nothing here that could serve; it says what would.
     """
+    if request.target not in TARGETS:
+        raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
     if request.recording is not None:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
-        return _Stage(base, "replay", recording.case, recording)
+        _check_asked(request, recording, request.recording)
+        return Setting(base, "replay", recording.case, recording)
     base = find_base(request.base)
     target = request.target
     if target == "auto":
@@ -102,31 +112,42 @@ def resolve(request: SearchRequest) -> _Stage:
             raise InputError(f"--target replay: there is no recording of {base.name}; --recording FILE plays another")
         recording = open_recording(path)
         _check_recording(base, recording, path)
-        return _Stage(base, "replay", recording.case, recording)
+        _check_asked(request, recording, path)
+        return Setting(base, "replay", recording.case, recording)
     if target != base.language:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
+    if target == "cuda" and not request.ray_address and not gpu_names():
+        raise InputError(f"--target cuda: no NVIDIA GPU here; {_WOULD_WORK}")
     dtype = request.dtype or base.dtypes[0]
     if dtype not in base.dtypes:
         raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
     workload = find_workload(base.workload)
-    return _Stage(
+    return Setting(
         base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
     )
 
 
 def _choose_target(base: Base, request: SearchRequest) -> str:
-    from evo.targets.nvml import gpu_names
-
     if base.language == "host":
         return "host"
     if request.ray_address or gpu_names():
         return "cuda"
     if find_recording(base.name) is not None:
         return "replay"
-    raise InputError(
-        f"no GPU here and no recording of {base.name}; a machine with an NVIDIA GPU would work, so would "
-        "--ray-address of a cluster that has one, --recording FILE, or --base cpu_attention, which tunes on any machine"
-    )
+    raise InputError(f"no GPU here and no recording of {base.name}; {_WOULD_WORK}")
+
+
+def _check_asked(request: SearchRequest, recording: Recording, path: Path) -> None:
+    """A recording plays the case it was made of, no other."""
+    played = {
+        "--case": (request.case, str(recording.case or "")),
+        "--dtype": (request.dtype, str(recording.constants.get("dtype", ""))),
+        "--causal": ("yes" if request.causal else "", "yes" if recording.constants.get("causal") else "no"),
+    }
+    for option, (asked, recorded) in played.items():
+        if asked and asked != recorded and f"{asked}-causal" != recorded:
+            words = f"{option[2:]} {recorded or 'unsaid'}"
+            raise InputError(f"{option} {asked}: {path} was recorded with {words}; only a GPU times another")
 
 
 def _check_recording(base: Base, recording: Recording, path: Path) -> None:
@@ -152,11 +173,11 @@ def search(
             say(f"No GPU is used: this plays {describe(stage.recording)}. Nothing is measured.")
         else:
             say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with _fleet(request, stage) as fleet:
-            return _search_on(fleet, request, stage, record, watch, say)
+        with raise_fleet(request, stage) as fleet:
+            return search_with(fleet, request, stage, record, watch, say)
 
 
-def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]:
+def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManager[Any]:
     if stage.recording is not None:
         return ReplayFleet(stage.recording)
     from evo.fleet import Fleet
@@ -167,7 +188,7 @@ def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type)
 
 
-def bind(stage: _Stage, fleet: Any) -> Binding:
+def bind(stage: Setting, fleet: Any) -> Binding:
     """Bind the base to what the fleet's device is and to the case's constants."""
     facts, recording = fleet.ready.facts, stage.recording
     constants = dict(recording.constants) if recording is not None else stage.case.constants()
@@ -175,8 +196,8 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     own = stage.base.space(known) if stage.base.sources[""] else None
     space = recording.space if recording is not None else own
     assert space is not None
-    if space.enumerated and space.size == 0:
-        raise InputError(f"{stage.base.path}: rules: no configuration is admissible on {facts.name}")
+    if recording is None:
+        stage.base.check_names(known, stage.case.dimensions())
     return Binding(
         base=stage.base,
         space=space,
@@ -188,14 +209,15 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     )
 
 
-def _search_on(
+def search_with(
     fleet: Any,
     request: SearchRequest,
-    stage: _Stage,
+    stage: Setting,
     record: Record,
-    watch: Callable[[Progress], None],
-    say: Say,
+    watch: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> SearchResult:
+    """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
     binding = bind(stage, fleet)
     facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
     case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
@@ -217,8 +239,10 @@ def _search_on(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
+        if stage.recording is None and not request.resume:
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
         if request.proof and stage.recording is None and not request.resume:
-            _prove(fleet, record, campaign_id, binding, stage, say)
+            prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
         _crown(fleet, record, result, rounds=request.rounds, say=say)
     except KeyboardInterrupt:
@@ -235,7 +259,7 @@ def _search_on(
 
 
 def _open_campaign(
-    record: Record, request: SearchRequest, stage: _Stage, binding: Binding, place: Place, fleet: Any, replay: str
+    record: Record, request: SearchRequest, stage: Setting, binding: Binding, place: Place, fleet: Any, replay: str
 ) -> int:
     if request.resume:
         unfinished = [
@@ -294,57 +318,6 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
         if configuration in binding.space and configuration not in found:
             found.append(configuration)
     return found[:FINALISTS]
-
-
-def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:
-    """Send kernels known to be wrong down the street: every one must be stopped by verification.
-
-    Raises: InputError naming those that were not; a search with such a harness would prove nothing.
-    """
-    chosen = mutants(stage.target, binding.base.workload, binding.constants)
-    if not chosen:
-        say(f"Workload {binding.base.workload} has no mutants: verification is not proved")
-        return
-    variants = [
-        mutant_variant(
-            mutant,
-            stage.target,
-            binding.base.workload,
-            constants=binding.constants,
-            arch=binding.arch,
-            toolchain=binding.toolchain,
-        )
-        for mutant in chosen
-    ]
-    cached = {variant.key: load_build(variant) for variant in variants}
-    missing = [variant for variant in variants if cached[variant.key] is None]
-    if missing:
-        say(f"Building {len(missing)} wrong kernels to prove verification with (kept for the next search)")
-    results = _run_all(fleet, variants, {key: built for key, built in cached.items() if built is not None})
-    proof = judge_proof(zip(chosen, results, strict=True))
-    rate = {"killed": dict(proof.killed), "survived": dict(proof.survived), "rate": proof.kill_rate}
-    record.update_campaign(campaign_id, kill_rate=rate)
-    if not proof.holds:
-        raise InputError(f"the harness does not hold: {proof.complaint()}")
-    say(f"Verification stopped all {len(proof.killed)} wrong kernels and passed the right one")
-
-
-def _run_all(fleet: Any, variants: Sequence[Variant], built: dict[str, Built]) -> list[Outcome]:
-    """Build what is not built and run everything; outcomes in the order of the variants."""
-    outcomes: dict[int, Outcome] = {}
-    for number, variant in enumerate(variants):
-        if variant.key in built:
-            fleet.submit_run(number, variant, built[variant.key], None)
-        else:
-            fleet.submit_build(number, variant)
-    while len(outcomes) < len(variants):
-        for done in fleet.wait(1.0):
-            if isinstance(done.result, Built):
-                save_build(done.result)
-                fleet.submit_run(done.number, variants[done.number], done.result, None)
-            else:
-                outcomes[done.number] = done.result
-    return [outcomes[number] for number in range(len(variants))]
 
 
 def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say) -> None:
@@ -414,7 +387,7 @@ def promote_campaign(
         )
         stage = resolve(request)
         say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with _fleet(request, stage) as fleet:
+        with raise_fleet(request, stage) as fleet:
             binding, facts = bind(stage, fleet), fleet.ready.facts
             if facts.arch != campaign.arch:
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")

@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evo.base import CONFIG_HEADERS, Base, Launch
+from evo.base import CONFIG_HEADERS, DTYPES, Base, Launch
 from evo.expression import Expression
 from evo.space import Configuration, Knob, SearchSpace, Value
-
-DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from evo import __version__
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
 from evo.errors import InputError
-from evo.export import header_text
 
 PAGE = 50  # campaigns on one page
 
@@ -130,16 +129,13 @@ def variant_page(request: Request, key: str) -> HTMLResponse:
         elites=record.elites(variant_key=key),
         champion=found,
         best=best,
-        exported=header_text(found) if found is not None and variant.header else "",
         samples=[{"label": s.name, "l2": s.l2, "values_us": s.values_us} for s in samples],
         database=database(request),
     )
 
 
 @router.get("/compare")
-def compare_page(
-    request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = ""
-) -> HTMLResponse:
+def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = "") -> HTMLResponse:
     record = record_of(request)
     choices = record.campaigns(limit=200)
     chosen = [record.campaign(_number(text)) for text in (a, b) if text]

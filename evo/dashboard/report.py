@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def report_html(record: Record, campaign_id: int) -> str:
         assets=assets,
         points=table,
         analysis=views.analysis_facts(record, campaign),
+        importance=views.importance_facts(record, campaign),
         written=time.time(),
         database=record.name,
     )
@@ -78,7 +80,7 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
     curve = sparkline(analysis.best_so_far(points)[0], analysis.best_so_far(points)[1], campaign.evaluated)
     if curve:
         facts["Best so far"] = f"`{curve}` over {words.count(campaign.evaluated)} evaluations"
-    return "\n".join([*lines, *table(("", ""), [(name, value) for name, value in facts.items()])])
+    return "\n".join([*lines, *table(("", ""), list(facts.items()))])
 
 
 def sparkline(positions: list[int], times: list[float], end: int, width: int = 40) -> str:
@@ -106,7 +108,12 @@ def _backends(campaign: Campaign) -> str:
 
 def _fastest(record: Record, campaign: Campaign) -> str:
     rows = [
-        (words.micro(t.time_us), words.ratio(t.ratio), f"`{cell(words.knobs(t.configuration))}`", f"`{t.variant_key[:12]}`")
+        (
+            words.micro(t.time_us),
+            words.ratio(t.ratio),
+            f"`{cell(words.knobs(t.configuration))}`",
+            f"`{t.variant_key[:12]}`",
+        )
         for t in views.fastest(record, campaign)[:5]
     ]
     if not rows:
@@ -116,7 +123,7 @@ def _fastest(record: Record, campaign: Campaign) -> str:
 
 def _knobs(record: Record, campaign: Campaign) -> str:
     facts = views.analysis_facts(record, campaign)
-    importance = dict(facts["importance"])
+    importance = dict(views.importance_facts(record, campaign))
     rows = []
     for effect in sorted(facts["effects"], key=lambda e: -importance.get(e["knob"], 0.0)):
         boxes = [box for box in effect["boxes"] if box["count"]]
@@ -144,7 +151,7 @@ def _conditions(campaign: Campaign) -> str:
     return f"Measured {words.day(campaign.started_at)} on {cell(text)}, commit `{e.git_sha[:12] or 'unknown'}`{dirty}."
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
 

@@ -90,7 +90,7 @@ def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
         "outcome": [p.stage or "measured" for p in points],
         "reason": [p.reason for p in points],
         "operator": [p.operator for p in points],
-        "knobs": [{"name": k["name"], "values": [words.value_word(v) for v in k["values"]]} for k in knobs],
+        "knobs": [{"name": k["name"], "values": [analysis.value_word(v) for v in k["values"]]} for k in knobs],
         "rows": rows,
         "total": campaign.evaluated,
     }
@@ -114,7 +114,7 @@ def progress_facts(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any
 
 
 def analysis_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
-    """The slower part of a campaign's page: knob effects, importances, occupancy."""
+    """Knob effects and worker occupancy."""
     return remember(record, ("analysis", campaign.id, campaign.evaluated), lambda: _analyse(record, campaign))
 
 
@@ -123,11 +123,23 @@ def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
     knobs = analysis.knob_table(campaign, points)
     return {
         "effects": analysis.knob_effects(knobs, points),
-        "importance": analysis.importances(knobs, points),
         "occupancy": analysis.occupancy(record.intervals(campaign.id)),
         "trials": len(points),
         "of": campaign.evaluated,
     }
+
+
+def importance_facts(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
+    """How much each knob decides who is fast. The slowest fact of a page: computed once per twentieth of growth."""
+    step = max(1, campaign.evaluated // 20) if words.state(campaign) == "running" else 1
+    return remember(
+        record, ("importance", campaign.id, campaign.evaluated // step, step), lambda: _weigh(record, campaign)
+    )
+
+
+def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
+    points = record.points(campaign.id, most=POINTS_MOST)
+    return analysis.importances(analysis.knob_table(campaign, points), points)
 
 
 def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, "torch.Tensor"]
+WORKLOADS = ("attention",)
 
 
 class Case(Protocol):
@@ -75,4 +76,4 @@ def find_workload(name: str) -> Workload:
         from evo.workloads.attention import Attention
 
         return Attention()
-    raise InputError(f"workload {name}: expected attention")
+    raise InputError(f"workload {name}: expected {', '.join(WORKLOADS)}")

@@ -20,7 +20,7 @@ const Charts = (() => {
   }
 
   function show(element, traces, extra) {
-    element.classList.remove("waiting");
+    element.classList.remove("waiting", "nothing");
     if (!element.classList.contains("js-plotly-plot")) element.textContent = "";
     return Plotly.react(element, traces, layout(extra), { displayModeBar: false, responsive: true });
   }
@@ -38,12 +38,17 @@ const Charts = (() => {
 
   // Kernel times on a log axis: readable ticks within the range shown.
   function timeAxis(low, high, extra = {}) {
-    const steps = [1, 1.5, 2, 3, 5, 7];
-    const ticks = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-      for (const step of steps) ticks.push(step * 10 ** power);
-    const inside = ticks.filter((tick) => tick >= low * 0.98 && tick <= high * 1.02);
-    const shown = inside.length >= 2 ? inside : [low, high];
+    let ticks = [];
+    if (high / low < 6) {
+      const rough = (high - low) / 5, unit = 10 ** Math.floor(Math.log10(rough || 1));
+      const step = [1, 2, 2.5, 5, 10].map((s) => s * unit).find((s) => s >= rough) || rough || 1;
+      for (let tick = Math.ceil(low * 0.97 / step) * step; tick <= high * 1.04; tick += step) ticks.push(tick);
+    } else {
+      for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+        for (const step of [1, 2, 3, 5, 7]) ticks.push(step * 10 ** power);
+      ticks = ticks.filter((tick) => tick >= low * 0.97 && tick <= high * 1.04);
+    }
+    const shown = ticks.length >= 2 ? ticks : [low, high];
     return { type: "log", range: [Math.log10(low * 0.97), Math.log10(high * 1.04)], tickvals: shown, ticktext: shown.map((t) => Number(t.toPrecision(3)).toLocaleString("en")), ...extra };
   }
 
@@ -147,7 +152,7 @@ const Charts = (() => {
   }
 
   function occupancy(element, facts) {
-    const colors = { measure: "measured", verify: "verify", build: "build", idle: "idle" };
+    const colors = { measure: "measured", verify: "work-verify", build: "work-build", idle: "idle" };
     const traces = ["measure", "verify", "build", "idle"].map((kind) => ({
       x: facts.seconds, y: facts.kinds[kind], name: kind, type: "scatter", mode: "lines", stackgroup: "one", line: { width: 0.5, color: color(colors[kind]), shape: "hvh" },
       fillcolor: color(colors[kind]), hovertemplate: `${kind} %{y:.2f}<extra></extra>`,
@@ -188,26 +193,27 @@ const Charts = (() => {
 
   function samples(element, series) {
     const palette = ["measured", "verify", "measure"];
-    let own = 0;
-    const traces = [];
-    for (const item of series) {
-      const hue = item.own === false || (item.own === undefined && item.label !== "variant") ? "warn" : palette[own++ % palette.length];
-      traces.push({
-        type: "box", orientation: "h", x: item.values_us, name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 3.5, opacity: 0.65, color: color(hue) },
-        line: { width: 1.2, color: color(hue) }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: "%{x:.4g} µs<extra></extra>",
-      });
-    }
-    element.style.height = `${Math.max(230, 74 + 40 * traces.length)}px`;
+    const own = (item) => item.own !== false && (item.own || item.label === "variant");
+    const hues = new Map(); // one hue per program, the same warm and cold
+    for (const item of series) if (own(item) && !hues.has(item.label)) hues.set(item.label, palette[hues.size % palette.length]);
+    const order = [...series].sort((a, b) => (a.l2 === "cold") - (b.l2 === "cold") || own(b) - own(a));
+    const traces = order.map((item) => {
+      const hue = color(hues.get(item.label) || "warn");
+      return {
+        type: "box", orientation: "h", x: item.values_us, name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
+        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: "%{x:.4g} µs<extra></extra>",
+      };
+    });
+    element.style.height = `${Math.max(200, 74 + 36 * traces.length)}px`;
     show(element, traces.reverse(), { xaxis: title("Time of one launch (µs)"), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
   }
 
   function histogram(element, series) {
-    const traces = series.map((item, index) => ({
-      type: "histogram", x: item.values_us, name: `${item.label}, ${item.l2} L2`, opacity: 0.65, nbinsx: 40,
-      marker: { color: color(item.label === "variant" ? (item.l2 === "cold" ? "timeout" : "measured") : index % 2 ? "warn" : "gates") },
+    const traces = series.filter((item) => item.label === "variant").map((item) => ({
+      type: "histogram", x: item.values_us, name: `${item.l2} L2`, opacity: 0.8, nbinsx: 24, marker: { color: color(item.l2 === "cold" ? "timeout" : "measured") },
       hovertemplate: "%{y} samples around %{x} µs<extra></extra>",
     }));
-    show(element, traces, { barmode: "overlay", xaxis: title("Time of one launch (µs)"), yaxis: title("Samples (count)"), margin: { l: 54, r: 12, t: 30, b: 46 } });
+    show(element, traces, { barmode: "overlay", showlegend: traces.length > 1, xaxis: title("Time of one launch of this program (µs)"), yaxis: title("Samples (count)"), margin: { l: 54, r: 12, t: 24, b: 46 } });
   }
 
   function compare(element, curves, axis, metric) {
@@ -249,6 +255,7 @@ const Charts = (() => {
     lines.forEach((line, rank) => { line.rank = rank / Math.max(1, lines.length - 1); });
     const low = lines.length ? lines[0].time : 1, high = lines.length ? lines[lines.length - 1].time : 2;
     element.textContent = "";
+    element.classList.remove("waiting", "nothing");
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     element.append(canvas);
