@@ -20,7 +20,7 @@ from evo.search.pool import CENTRES, Pool
 Array = npt.NDArray[Any]
 
 GROWTH = 1.2  # the length scales are learned anew whenever there are so many times more trials
-TRIALS_MOST = 300  # that the process is conditioned on: the better half by time, the rest at random
+TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
 LEAST_VALID = 0.02  # nothing is ever ruled out
@@ -166,7 +166,8 @@ def targets_of(times_us: Array) -> Array:
     targets = np.zeros(len(times_us))
     if count > 1:
         logs = np.log(times_us[ran])
-        ranks = np.argsort(np.argsort(logs, kind="stable"), kind="stable")
+        ranks = np.empty(count)
+        ranks[np.argsort(logs, kind="stable")] = np.arange(count)
         mixed = _standard(_standard(logs) + ndtri((ranks + 0.5) / count))
         targets[ran], targets[~ran] = mixed, np.quantile(mixed, FAILURE_STANDS)
     return _standard(targets)
