@@ -62,10 +62,13 @@ def best_interval(record: Record, campaign: Campaign) -> tuple[float, float] | N
     return remember(record, ("interval", trial_id), lambda: analysis.ratio_interval(record.samples(trial_id)))
 
 
-def rate(campaign: Campaign) -> float | None:
-    """Variants per second from start to end or now."""
-    lasted = words.lasted(campaign)
-    return campaign.evaluated / lasted if lasted > 0 and campaign.evaluated else None
+def rate(record: Record, campaign: Campaign) -> float | None:
+    """Variants per second between the first trial's start and the last one's row."""
+    span = record.span(campaign.id)
+    if span is None or campaign.evaluated < 2:
+        return None
+    started, recorded = max(span[0], campaign.started_at), span[1]
+    return campaign.evaluated / (recorded - started) if recorded > started else None
 
 
 # --- one campaign ----------------------------------------------------------------------------------------------------
@@ -185,7 +188,7 @@ def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign,
         "state": words.state(campaign),
         "interval": best_interval(record, campaign),
-        "rate": rate(campaign),
+        "rate": rate(record, campaign),
         "failures": failure_rows(record, campaign),
         "fastest": fastest(record, campaign),
         "lineage": lineage_steps(record, campaign),

@@ -83,6 +83,11 @@ def knobs(configuration: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value_word(value)}" for name, value in configuration.items())
 
 
+def backend(name: str) -> str:
+    """A PyTorch backend: "PyTorch flash", or just "PyTorch" where it has only one."""
+    return "PyTorch" if name in ("", "torch") else f"PyTorch {name}"
+
+
 def short(key: str) -> str:
     return key[:10]
 
@@ -116,4 +121,5 @@ FILTERS = {
     "state": state,
     "lasted": lasted,
     "value": value_word,
+    "backend": backend,
 }

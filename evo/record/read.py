@@ -219,6 +219,15 @@ def read_campaign_samples(
     return {row[0]: unpack(row[1]) for row in connection.execute(statement) if row[0] is not None}
 
 
+def read_span(connection: sa.Connection, campaign_id: int) -> tuple[float, float] | None:
+    """When the first trial started and the last was recorded."""
+    ends = sa.select(sa.func.min(TrialRow.id), sa.func.max(TrialRow.id)).where(TrialRow.campaign_id == campaign_id)
+    first, last = connection.execute(ends).one()
+    times = sa.select(TrialRow.id, TrialRow.started_at, TrialRow.recorded_at).where(TrialRow.id.in_((first, last)))
+    found = {row.id: row for row in connection.execute(times)}
+    return (found[first].started_at, found[last].recorded_at) if found else None
+
+
 def read_changes(connection: sa.Connection) -> tuple[int, int, float]:
     """Last trial, last elite and latest heartbeat: whether anything worth showing has happened."""
     trials = connection.execute(sa.select(sa.func.max(TrialRow.id))).scalar()

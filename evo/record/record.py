@@ -332,6 +332,10 @@ class Record:
         """What charts need of the trials with an id above `after`; thinned beyond `most`, improvements kept."""
         return self._read(read.read_points, campaign_id, after=after, most=most)
 
+    def span(self, campaign_id: int) -> tuple[float, float] | None:
+        """When the campaign's first trial started and its last was recorded; None without trials."""
+        return self._read(read.read_span, campaign_id)
+
     def changes(self) -> tuple[int, int, float]:
         """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""
         return self._read(read.read_changes)
