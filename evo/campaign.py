@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from evo.base import Base
+from evo.errors import InputError
 from evo.outcome import Built, Done, Measured, Outcome, Rejected, Stage
-from evo.record import Interval, Origin, Record, Trial, VariantRecord
+from evo.record import Event, Interval, Origin, Record, Trial, VariantRecord
 from evo.search import Proposer
 from evo.space import Configuration, SearchSpace, Value
 from evo.variant import Variant, make_variant
@@ -133,9 +134,16 @@ class Campaign:
         self.progress = Progress(self.budget, time_limit_s=self.time_limit_s)
 
     def resume(self) -> None:
-        """Tell the proposer everything that this campaign has recorded, in order; the budget goes on from there."""
+        """Tell the proposer everything that this campaign has recorded, in order; the budget goes on from there.
+
+        Raises: InputError when the base has changed so much since that its configurations are unknown.
+        """
         for trial in self.record.trials(self.campaign_id, details=False):
-            configuration = self.binding.space.configuration(trial.configuration)
+            try:
+                configuration = self.binding.space.configuration(trial.configuration)
+            except InputError as error:
+                words = f"campaign {self.campaign_id} was of another version of {self.binding.base.name}"
+                raise InputError(f"--resume: {words}: {error}") from None
             outcome = trial.outcome
             self.proposer.tell(configuration, outcome)
             self._count(trial.number, outcome)
@@ -206,6 +214,7 @@ class Campaign:
             else:
                 intervals += _run_intervals(done)
                 assert not isinstance(done.result, Built)
+                self._note_recovery(done)
                 trials += self._conclude(pending, done.result, worker=done.worker)
         if trials:
             self.record.record_trials(self.campaign_id, trials)
@@ -263,6 +272,13 @@ class Campaign:
         if progress.best_us is None or outcome.time_us < progress.best_us:
             progress.best_us, progress.best_ratio, progress.best_number = outcome.time_us, outcome.ratio, number
             progress.curve.append((progress.evaluated, outcome.time_us))
+
+    def _note_recovery(self, done: Done) -> None:
+        if done.recovery_s > 0:
+            fate = f"{done.result.stage}: {done.result.reason}" if isinstance(done.result, Rejected) else "tried again"
+            data = {"number": done.number, "reason": fate, "recovery_s": round(done.recovery_s, 3)}
+            words = f"trial {done.number} took its worker down ({fate}); the next was ready in {done.recovery_s:.1f} s"
+            self.record.record_event(self.campaign_id, Event("worker_replaced", words, data))
 
     def _beat(self) -> None:
         if time.monotonic() - self._beat_at > _HEARTBEAT_S:

@@ -136,7 +136,12 @@ class Record:
         columns = {"state": "running", "end_reason": "", "ended_at": None, "heartbeat_at": now}
         columns |= {"pid": os.getpid(), "host": socket.gethostname()}
         with self._user_errors(), self._writer.begin() as connection:
-            connection.execute(sa.update(CampaignRow).where(CampaignRow.id == campaign_id).values(**columns))
+            mine = sa.update(CampaignRow).where(CampaignRow.id == campaign_id, CampaignRow.pid == campaign.pid)
+            changed = connection.execute(
+                mine.where(CampaignRow.heartbeat_at == campaign.heartbeat_at).values(**columns)
+            )
+        if changed.rowcount != 1:
+            raise InputError(f"{self.name}: campaign {campaign_id} has just been taken up by another process")
 
     def record_trial(self, campaign_id: int, trial: Trial) -> int | None:
         """Record one outcome; returns its id, or None when it went to the spool.
