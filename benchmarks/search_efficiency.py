@@ -44,19 +44,28 @@ FINALISTS, RETIMED = 3, 20
 
 @lru_cache(maxsize=16)
 def random_expectation(name: str, budget: int) -> tuple[Array, int]:
-    """Expected best of n draws without replacement for n = 1..budget, and the evaluation that ends the score."""
+    """Expected best of n draws without replacement for n = 1, 2, ..., and the evaluation that ends the score.
+
+    Ends at `budget`, or once the score has ended and SCORED_MOST is passed.
+    """
     times = judged_space(name).times_us
     optimum, median, worst = np.nanmin(times), np.nanmedian(times), np.nanmax(times)
     ascending = np.sort(np.where(np.isnan(times), worst, times))
     count = len(ascending)
     rank = np.arange(count + 1)
     none_better = np.ones(count + 1)  # chance that no draw so far is among the `rank` best
-    expected = np.empty(min(budget, count))
-    for drawn in range(len(expected)):
+    expected: list[float] = []
+    ends = 0
+    while len(expected) < min(budget, count) and not (ends and len(expected) >= SCORED_MOST):
+        drawn = len(expected)
         none_better = none_better * np.clip((count - rank - drawn) / (count - drawn), 0, None)
-        expected[drawn] = ascending @ (none_better[:-1] - none_better[1:])
-    covered = np.flatnonzero(expected <= median - COVERED * (median - optimum))
-    return expected, int(covered[0]) + 1 if len(covered) else len(expected)
+        none_better = none_better[: int(np.searchsorted(-none_better, -1e-15)) + 1]  # the rest is as good as zero
+        rank = rank[: len(none_better)]
+        best_is = -np.diff(np.append(none_better, 0.0))[:count]  # chance that the best draw has each rank
+        expected.append(float(ascending[: len(best_is)] @ best_is))
+        if not ends and expected[-1] <= median - COVERED * (median - optimum):
+            ends = len(expected)
+    return np.array(expected), ends or len(expected)
 
 
 def play(name: str, proposer_name: str, seed: int, budget: int, noise: float) -> dict[str, Any]:

@@ -410,6 +410,32 @@ def bench(
 
 
 @app.command()
+def profile(
+    base: BaseOption,
+    case: CaseOption = "mission",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+    ] = None,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Read Nsight Compute's counters of one variant: tensor pipe, stalls, bank conflicts, occupancy, bandwidth.
+
+    Example: evo profile --base phase5
+    """
+    from evo import present
+    from evo.inspect import profile_one
+
+    document = profile_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], db=db)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_profile(document)
+
+
+@app.command()
 def record(
     campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: recordings/<gpu>/<base>.json.gz.")] = None,

@@ -366,6 +366,13 @@ def print_bench(document: dict[str, Any]) -> None:
     print_rows(document["times"])
 
 
+def print_profile(document: dict[str, Any]) -> None:
+    print(f"{document['base']} ({document['variant']}), case {document['case']}, {document['device']}")
+    print(_cell(document["configuration"]))
+    print_rows([{"counter": name, "value": value} for name, value in document["counters"].items()])
+    print("kept with the variant" if document["kept"] else "not kept: this variant is not in the database")
+
+
 def print_findings(findings: Sequence[Any]) -> None:
     """A doctor's findings, what is missing last."""
     for finding in findings:

@@ -16,6 +16,7 @@ from evo.record.schema import (
     EnvironmentRow,
     EventRow,
     IntervalRow,
+    ProfileRow,
     PromotionRow,
     SamplesRow,
     SourceRow,
@@ -32,6 +33,7 @@ from evo.record.values import (
     Origin,
     Place,
     Point,
+    Profile,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -310,6 +312,14 @@ def _elite(row: Any) -> Elite:
     return Elite(
         place=place, promotion=_promotion(row), configuration=row["configuration"], replay=row["replay"], **own
     )
+
+
+def read_profiles(connection: sa.Connection, variant_key: str) -> list[Profile]:
+    statement = sa.select(ProfileRow).where(ProfileRow.variant_key == variant_key)
+    return [
+        Profile(row.variant_key, row.device, row.case_name, row.counters, row.at)
+        for row in connection.execute(statement.order_by(ProfileRow.at.desc()))
+    ]
 
 
 def read_events(connection: sa.Connection, campaign_id: int, kind: str | None = None) -> list[Event]:

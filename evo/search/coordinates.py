@@ -18,6 +18,7 @@ Array = npt.NDArray[Any]
 
 PLACE_LENGTH, IDENTITY_LENGTH, ALIGNMENT_LENGTH, CATEGORY_LENGTH, DERIVED_LENGTH = 0.7, 2.0, 1.0, 1.0, 2.0
 WIDE = 32  # a knob that reaches the width of a warp is judged by its alignment too
+IDENTIFIED_MOST = 64  # values; among more, none is a thing of its own
 ALIGNED_MOST = 32  # further powers of two make no difference
 
 
@@ -76,7 +77,7 @@ def _knob_tables(knob: Knob) -> list[tuple[Array, float]]:
     numbers = np.array([float(v) for v in knob.values])
     place = np.log2(numbers) if numbers.min() > 0 else knob.coordinates
     found = [(_scaled(place)[:, None], PLACE_LENGTH)]
-    if count > 2:
+    if 2 < count <= IDENTIFIED_MOST:
         found.append((_indicators(count), IDENTITY_LENGTH))
     whole = (numbers == np.round(numbers)).all() and numbers.min() > 0
     if count > 2 and knob.kind == "ordinal" and whole and numbers.max() >= WIDE:

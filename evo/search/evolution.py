@@ -19,6 +19,7 @@ from evo.space import Configuration, SearchSpace
 
 POPULATION = 12
 FIRST_DRAWN = 8  # configurations drawn at random before anything is learned
+POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of the best
 LEAST_RUN = 3  # of them must run before anything can be learned
 
 
@@ -39,15 +40,11 @@ class EvoProposer(HistoryProposer):
         self.steps = Steps(space.knobs)
         if space.has_default and space.default.indices not in self.waiting:
             self.waiting.insert(0, space.default.indices)
+            self.operators[space.default.indices] = "default"
         coordinates = Coordinates(space)
         self.insight = None
         if ranked and not coordinates.constant:
             self.insight = Insight(coordinates, Pool(space, self.steps), bred)
-        self.operators: dict[Indices, str] = {}
-
-    def origin(self, configuration: Configuration) -> str:
-        """The operator that a proposal came from."""
-        return self.operators.get(configuration.indices, "")
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""
@@ -62,7 +59,9 @@ class EvoProposer(HistoryProposer):
             return [*drawn, *self._children(n - len(drawn))]
         if self.insight is None:
             return self._children(n)
-        ranked = self.insight.propose(self.rng, history, n)
+        left = None if self.budget is None else self.budget - len(history.trials) - len(history.in_flight)
+        polish = left is not None and left <= POLISHED * (self.budget or 0)
+        ranked = self.insight.propose(self.rng, history, n, polish)
         self.operators.update(ranked)
         return [indices for indices, _ in ranked]
 

@@ -22,6 +22,7 @@ PRIOR_NOISE_SPREAD = 1.5
 PRIOR_LENGTH_SPREAD = 1.0
 STEPS_MOST = 12  # of the length search at one fit; the next fit goes on from there
 JITTER = 1e-6
+SPARE = 64  # rows that may be added before the arrays are copied
 
 
 class GaussianModel:
@@ -43,9 +44,11 @@ class GaussianModel:
         self.points = points * self.inverse
         covariance = self._kernel(self.points, self.points)
         covariance[np.diag_indices(len(points))] += self.noise
-        self.factor = np.linalg.cholesky(covariance)
+        count = len(points)
+        self._factor = np.zeros((count + SPARE, count + SPARE))
+        self._factor[:count, :count] = np.linalg.cholesky(covariance)
         self.pool = (pool * self.inverse).astype(np.float32)
-        self.whitened = self._whiten(self.pool)
+        self._hold(self._whiten(self.pool))
         self.variance = self.scale - np.einsum("ij,ij->j", self.whitened, self.whitened)
 
     def add_point(self, point: Array) -> None:
@@ -56,12 +59,13 @@ class GaussianModel:
         rest = float(np.sqrt(max(self.scale + self.noise - white @ white, 1e-9)))
         cross = self._kernel(scaled[None].astype(np.float32), self.pool)[0]
         cross = (cross - white.astype(np.float32) @ self.whitened) / np.float32(rest)
-        count = len(self.factor)
-        factor = np.zeros((count + 1, count + 1))
-        factor[:count, :count], factor[count, :count], factor[count, count] = self.factor, white, rest
-        self.factor = factor
+        count = len(self.points)
+        if count == len(self._factor):
+            self._factor = np.pad(self._factor, ((0, SPARE), (0, SPARE)))
+            self._hold(self.whitened)
+        self._factor[count, :count], self._factor[count, count] = white, rest
+        self._whitened[count] = cross
         self.points = np.vstack([self.points, scaled])
-        self.whitened = np.vstack([self.whitened, cross])
         self.variance = self.variance - cross * cross
 
     def add_candidates(self, pool: Array) -> None:
@@ -69,7 +73,7 @@ class GaussianModel:
         scaled = (pool * self.inverse).astype(np.float32)
         whitened = self._whiten(scaled)
         self.pool = np.vstack([self.pool, scaled])
-        self.whitened = np.hstack([self.whitened, whitened])
+        self._hold(np.hstack([self.whitened, whitened]))
         self.variance = np.concatenate([self.variance, self.scale - np.einsum("ij,ij->j", whitened, whitened)])
 
     def mean(self, targets: Array) -> Array:
@@ -84,6 +88,21 @@ class GaussianModel:
     def likeness(self, point: Array) -> Array:
         """Prior correlation of each candidate with one point, 1 at the point itself."""
         return np.asarray(self._kernel((point * self.inverse)[None].astype(np.float32), self.pool)[0] / self.scale)
+
+    @property
+    def factor(self) -> Array:
+        """Cholesky factor of the points' covariance."""
+        return self._factor[: len(self.points), : len(self.points)]
+
+    @property
+    def whitened(self) -> Array:
+        """The factor's inverse times the covariance of points and pool."""
+        return self._whitened[: len(self.points)]
+
+    def _hold(self, whitened: Array) -> None:
+        """Keep this with room for as many rows as the factor has."""
+        self._whitened = np.zeros((len(self._factor), whitened.shape[1]), np.float32)
+        self._whitened[: len(whitened)] = whitened
 
     def _whiten(self, pool: Array) -> Array:
         cross = self._kernel(self.points.astype(np.float32), pool)

@@ -40,14 +40,24 @@ class Insight:
         self.seen = 0  # trials of the history that were looked at
         self.learned_at = 0  # trials when the length scales were last learned
 
-    def propose(self, rng: np.random.Generator, history: History, count: int) -> list[tuple[Indices, str]]:
-        """Up to `count` untried configurations, most promising first, with the operator each came from."""
-        with self.threads.limit(limits=1, user_api="blas"):  # matrices this small only wait for their threads
-            return self._propose(rng, history, count)
+    def propose(
+        self, rng: np.random.Generator, history: History, count: int, polish: bool = False
+    ) -> list[tuple[Indices, str]]:
+        """Up to `count` untried configurations, most promising first, with the operator each came from.
 
-    def _propose(self, rng: np.random.Generator, history: History, count: int) -> list[tuple[Indices, str]]:
+        polish: take the untried neighbours of the best first, likeliest fast one leading.
+        """
+        with self.threads.limit(limits=1, user_api="blas"):  # matrices this small only wait for their threads
+            return self._propose(rng, history, count, polish)
+
+    def _propose(
+        self, rng: np.random.Generator, history: History, count: int, polish: bool
+    ) -> list[tuple[Indices, str]]:
         self._refresh(rng, history)
-        chosen = self._choose(history, count)
+        chosen = self._polish(history, count) if polish else []
+        if len(chosen) < count:
+            known = {indices for indices, _ in chosen}
+            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
         if len(chosen) < count:  # the pool ran dry
             self._gather(rng, history)
             known = {indices for indices, _ in chosen}
@@ -109,6 +119,14 @@ class Insight:
                     deviation = deviation * self._unlike(indices)
         return chosen
 
+    def _polish(self, history: History, count: int) -> list[tuple[Indices, str]]:
+        """Untried configurations that differ from the best in one knob, by what the model expects of them."""
+        best = np.array(history.best()[0].indices)
+        beside = np.flatnonzero((self.pool.rows != best).sum(axis=1) == 1)
+        mean = self.model.mean(normal_scores(history.times_us)[self.trained])[beside]
+        ranked = [tuple(self.pool.rows[i].tolist()) for i in beside[np.argsort(mean, kind="stable")]]
+        return [(indices, "polish") for indices in ranked if not history.is_taken(indices)][:count]
+
     def _promise(self, history: History) -> tuple[Any, Array]:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
         times = history.times_us
@@ -148,7 +166,8 @@ def normal_scores(times_us: Array) -> Array:
 
 def expected_improvement(mean: Array, deviation: Array, least: float) -> Array:
     """Mean gain below `least` of a normal target (zero where it is worse)."""
-    away = (least - mean) / deviation
+    mean, deviation = np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
+    away = (np.float32(least) - mean) / deviation
     density = np.exp(-0.5 * away * away) / np.sqrt(2 * np.pi)
-    result: Array = (least - mean) * ndtr(away) + deviation * density
+    result: Array = (np.float32(least) - mean) * ndtr(away) + deviation * density
     return result
