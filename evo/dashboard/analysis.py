@@ -210,5 +210,5 @@ def ratio_interval(samples: Sequence[Samples]) -> tuple[float, float] | None:
     ours, anchor = warm.get("variant", ()), warm.get("anchor", ())
     if len(ours) < 3 or len(ours) != len(anchor):
         return None
-    found = gain_interval(ours, anchor, draws=500)
+    found = gain_interval(ours, anchor, draws=300)
     return found.low, found.high
