@@ -1,4 +1,4 @@
-"""The whole street on this machine's CPU: a real Ray, a real compiler, real times, a header that is what was measured."""
+"""The whole street on this CPU: a real Ray, a real compiler, real times, a header that is what was measured."""
 
 from __future__ import annotations
 
