@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import ray.exceptions
 from evo.errors import InputError, WorkersLost
 from evo.evaluate import Contest
 from evo.outcome import Built, Done, Rejected, Stage
-from evo.sweeper import Sweeper
+from evo.sweeper import FOLDER, Sweeper
 from evo.targets import build
 from evo.variant import Variant
 from evo.worker import Ready, Seat, WorkerSpec
@@ -80,6 +81,7 @@ class _Timed:
 
 def _build(variant: Variant, timeout_s: float) -> _Timed:
     started = time.time()
+    tempfile.tempdir = os.environ.get(FOLDER) or tempfile.tempdir  # what is left when this process is killed, goes too
     return _Timed(build(variant, timeout_s), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
 
 

@@ -101,15 +101,17 @@ class WorkerProcess:
         """Return when the wire can be read. A child's end is known from the nursery too: a process that the kernel
         left behind may hold the wire open. Raises: WorkerLost.
         """
-        deadline, ears = time.monotonic() + limit_s, [self._wire, self._nursery]
+        deadline = time.monotonic() + limit_s
+        ears: list[Any] = [self._wire, self._nursery]
         while not self._wire.poll(0):
             if self._nursery.has_ended(self.pid):
                 raise WorkerLost(self._post_mortem())
             left = deadline - time.monotonic()
             if left <= 0:
                 raise WorkerLost(Rejected(Stage.TIMEOUT, "hang", f"no answer within {limit_s:g} s"))
-            if self._nursery in wait(ears, left) and not self._nursery.listen():
-                ears = [self._wire]
+            heard: list[Any] = wait(ears, left)
+            if self._nursery in heard and not self._nursery.listen():
+                ears = [self._wire]  # the nursery is gone, and its children are going
 
     def close(self) -> None:
         """End the child and all that it started, at once."""
