@@ -20,7 +20,7 @@ from evo.workloads import WORKLOADS
 _ROOT = Path(__file__).resolve().parent.parent
 _INSTALLED = Path(__file__).resolve().parent / "shipped"  # where a wheel keeps kernels/, search_spaces/ and recordings/
 SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _ROOT
-CONFIG_HEADERS = {"cuda": "evo_config.cuh", "host": "evo_config.hpp"}
+CONFIG_HEADERS = {"cuda": "evo_config.cuh", "host": "evo_config.hpp", "recorded": "evo_config.h"}
 
 _LANGUAGES = {".cu": "cuda", ".cpp": "host"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")

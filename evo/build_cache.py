@@ -16,7 +16,8 @@ from evo.variant import Variant
 
 def cache_folder() -> Path:
     """Where Evo keeps what it can make again ($XDG_CACHE_HOME/evo or ~/.cache/evo)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evo"
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "evo"
 
 
 def load_build(variant: Variant) -> Built | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from evo.cli_runs import dashboard, report, runs_app
 from evo.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ bases_app = typer.Typer(help="The kernels that can be tuned.", no_args_is_help=T
 db_app = typer.Typer(help="Care of results.db.", no_args_is_help=True)
 app.add_typer(bases_app, name="bases")
 app.add_typer(db_app, name="db")
+app.add_typer(runs_app, name="runs")
+app.command()(dashboard)
+app.command()(report)
 
 DONE, NOTHING_VALID, BAD_INPUT = 0, 1, 2
 
@@ -51,6 +56,18 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     print(f"evo: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _end_cleanly(*_: object) -> NoReturn:
+    """Ctrl-C or a request to terminate, once: what is under way is then finished and recorded undisturbed."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_cleanly_on_signals() -> None:
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _end_cleanly)
 
 
 def _print_json(document: Any) -> None:
@@ -89,8 +106,11 @@ def search(
         bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
     ] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    allow_dead_knobs: Annotated[
+        bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
+    ] = False,
     proof: Annotated[
-        bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
+        bool, typer.Option(help="First prove that every knob is live and that wrong kernels are caught.")
     ] = True,
     sanitize: Annotated[
         bool, typer.Option(help="Run compute-sanitizer on what is to be promoted, where it is installed.")
@@ -134,6 +154,7 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        allow_dead_knobs=allow_dead_knobs,
         proof=proof,
         sanitize=sanitize,
         build_timeout_s=build_timeout,
@@ -142,6 +163,7 @@ def search(
     )
     if not resume:
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
     if as_json:
@@ -219,6 +241,32 @@ def bases_show(
         present.print_base(document)
 
 
+@bases_app.command("check")
+def bases_check(
+    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
+    case: CaseOption = "",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    arch: Annotated[str, typer.Option(help="Build for this architecture.")] = "sm_89",
+    places: Annotated[int, typer.Option(help="Configurations around which values are compared.")] = 6,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that every value of every knob changes the binary; name dead knobs and duplicate programs.
+
+    Example: evo bases check phase4 --arch sm_90
+    """
+    from evo import present
+    from evo.inspect import check_base
+
+    report = check_base(name, case=case, dtype=dtype, causal=causal, arch=arch, places=places)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        present.print_live(report)
+    if not report.holds:
+        sys.exit(NOTHING_VALID)
+
+
 @app.command()
 def build(
     base: BaseOption,
@@ -243,35 +291,6 @@ def build(
         present.print_build(document)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def runs(
-    campaign: Annotated[int | None, typer.Argument(help="Show this campaign's best trials.")] = None,
-    db: DbOption = "results.db",
-    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
-    as_json: JsonOption = False,
-) -> None:
-    """List campaigns, or the best trials of one.
-
-    Example: evo runs 3 --limit 10
-    """
-    from evo import present
-    from evo.record import open_record
-
-    if limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1")
-    with open_record(db, create=False) as record:
-        if campaign is None:
-            rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
-        else:
-            record.campaign(campaign)
-            rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
-    if as_json:
-        _print_json(rows)
-    else:
-        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
-        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
 
 
 @app.command()
@@ -316,6 +335,7 @@ def promote(
 
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
+    _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
     if as_json:
@@ -423,6 +443,32 @@ def bench(
         present.print_bench(document)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def profile(
+    base: BaseOption,
+    case: CaseOption = "mission",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+    ] = None,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Read Nsight Compute's counters of one variant: tensor pipe, stalls, bank conflicts, occupancy, bandwidth.
+
+    Example: evo profile --base phase5
+    """
+    from evo import present
+    from evo.inspect import profile_one
+
+    document = profile_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], db=db)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_profile(document)
 
 
 @app.command()

@@ -50,6 +50,13 @@ class Bench:
         self._floor: Floor | None = None
         self._anchor_medians: deque[float] = deque(maxlen=101)  # us, of the latest measurements
 
+    def turn_to(self, case: Any) -> None:
+        """Serve another case of the same workload from now on; the anchor must be chosen anew."""
+        if case == self.case:
+            return
+        self.case, self._floor, self._anchor, self.anchor_name = case, None, None, ""
+        self.inputs = self.workload.inputs(case, secrets.randbits(31), self.device)
+
     def facts(self) -> DeviceFacts:
         return self.target.facts()
 

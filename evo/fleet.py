@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -113,6 +113,9 @@ class _SeatActor:
     def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool) -> Contest | Rejected:
         return self._seat.contest(entries, rounds, sanitized)
 
+    def turn_to(self, case: Any) -> Ready:
+        return self._seat.turn_to(case)
+
     def close(self) -> None:
         self._seat.close()
 
@@ -194,6 +197,14 @@ class Fleet:
         done += self._stop_overdue()
         self._dispatch()
         return done
+
+    def turn_to(self, case: Any) -> None:
+        """Serve another case of the same workload from now on. Raises: InputError when a seat cannot."""
+        self.spec = replace(self.spec, case=case)
+        try:
+            self.ready = ray.get([seat.actor.turn_to.remote(case) for seat in self._seats])[0]
+        except ray.exceptions.RayTaskError as error:
+            raise InputError(_first_line(error)) from None
 
     def contest(
         self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False

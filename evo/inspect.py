@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from evo.base import Base, find_base
 from evo.errors import InputError
+from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
 from evo.outcome import Built, Rejected
+from evo.profile import Subject, profile
+from evo.record import Profile, open_record
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
 from evo.variant import Variant, make_variant
@@ -47,6 +50,14 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
         "rules": {name: rule.text for name, rule in base.rules.items()},
         "gates": {name: gate.text for name, gate in base.gates.items()},
     }
+
+
+def check_base(name: str, *, case: str, dtype: str, causal: bool, arch: str, places: int) -> LiveReport:
+    """Which knobs change the binary, found by building. Raises: InputError."""
+    base = find_base(name)
+    facts, toolchain = _facts(base, arch)
+    constants = _case(base, case, dtype, causal).constants()
+    return check_live(base, constants=constants, facts=facts, toolchain=toolchain, places=places)
 
 
 def build_one(
@@ -107,12 +118,7 @@ def bench_one(
     base = find_base(name)
     with _seat(base, _case(base, case, dtype, causal)) as seat:
         facts, toolchain = seat.ready.facts, seat.ready.toolchain
-        variant, origin = _variant(base, seat.spec.case, facts, toolchain, knobs), "named" if knobs else "default"
-        if not knobs and (champion := _champion(base, seat.spec.case, facts, db)) is not None:
-            space = base.space({**facts.limits, **seat.spec.case.constants()})
-            with contextlib.suppress(InputError):
-                variant = _bound(base, space, space.configuration(champion), seat.spec.case, facts, toolchain)
-                origin = "champion"
+        variant, origin = _chosen(base, seat.spec.case, facts, toolchain, knobs, db)
         built = build(variant)
         contest = built if isinstance(built, Rejected) else seat.contest([(variant, built)], iters)
     document: dict[str, Any] = {"base": base.name, "case": seat.spec.case.name, "device": facts.name, "rounds": iters}
@@ -121,6 +127,49 @@ def bench_one(
         rejected = contest if isinstance(contest, Rejected) else contest.rejected[variant.key]
         return {**document, "rejected": asdict(rejected), "times": []}
     return {**document, "rejected": None, "times": _time_rows(contest, variant.key)}
+
+
+def profile_one(
+    name: str, *, case: str, dtype: str, causal: bool, knobs: Sequence[str] = (), db: str = "results.db"
+) -> dict[str, Any]:
+    """Hardware counters of one variant (chosen as for `bench_one`), kept in the database if it is there.
+
+    Raises: InputError, also for a base that no CUDA profiler can look at.
+    """
+    base = find_base(name)
+    if base.language != "cuda":
+        raise InputError(f"--base {name}: expected a CUDA base; Nsight Compute profiles nothing else")
+    chosen = _case(base, case, dtype, causal)
+    facts, toolchain = _facts(base, "")
+    variant, origin = _chosen(base, chosen, facts, toolchain, knobs, db)
+    built = build(variant)
+    if isinstance(built, Rejected):
+        raise InputError(f"{base.name}: the variant does not build: {built.reason}")
+    counters = profile(Subject(variant, built, base.workload, chosen))
+    document = {"base": base.name, "case": chosen.name, "device": facts.name, "variant": origin, "key": variant.key}
+    document |= {"configuration": dict(variant.configuration), "counters": counters}
+    return {**document, "kept": _keep(Profile(variant.key, facts.name, chosen.name, counters), db)}
+
+
+def _keep(found: Profile, db: str) -> bool:
+    if "://" not in db and not Path(db).exists():
+        return False
+    with open_record(db, create=False) as record:
+        if not record.trials_of(found.variant_key):
+            return False
+        record.record_profile(found)
+    return True
+
+
+def _chosen(
+    base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: Sequence[str], db: str
+) -> tuple[Variant, str]:
+    """The variant that `knobs` names, else the champion of the case, else the default; and which of them it is."""
+    if not knobs and (champion := _champion(base, case, facts, db)) is not None:
+        space = base.space({**facts.limits, **case.constants()})
+        with contextlib.suppress(InputError):  # a champion of an older version of the base
+            return _bound(base, space, space.configuration(champion), case, facts, toolchain), "champion"
+    return _variant(base, case, facts, toolchain, knobs), "named" if knobs else "default"
 
 
 def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
@@ -206,8 +255,6 @@ def configured(space: SearchSpace, assignments: Sequence[str]) -> Configuration:
 
 
 def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, Value] | None:
-    from evo.record import open_record
-
     if "://" not in db and not Path(db).exists():
         return None
     with open_record(db, create=False) as record:

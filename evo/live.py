@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from evo.base import Base
+from evo.build_cache import cache_folder
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
@@ -109,12 +110,6 @@ def check_live(
     report = probe.report(base.name)
     _write(path, report)
     return report
-
-
-def cache_folder() -> Path:
-    """Where Evo keeps what it can make again: $XDG_CACHE_HOME/evo, else ~/.cache/evo."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "evo"
 
 
 Pair = tuple[int, int]  # places of two values in their knob

@@ -19,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from evo.campaign import Progress
+    from evo.live import LiveReport
     from evo.measure import Interval
     from evo.record import Campaign, Elite, RecordedTrial
     from evo.tune import SearchResult
@@ -320,6 +321,21 @@ def print_base(document: dict[str, Any]) -> None:
             print_rows([{kind[:-1]: name, "must hold": text} for name, text in document[kind].items()])
 
 
+def print_live(report: LiveReport) -> None:
+    """Which knobs are dead and which values are twins."""
+    print(f"{report.base}: {report.builds} builds, {report.programs} programs{' (kept)' if report.cached else ''}")
+    for name in report.dead:
+        print(f"dead: {name} changes nothing")
+    for same in report.duplicates:
+        print(f"same program: {same.knob} = {same.values[0]} and {same.values[1]}, compared {same.compared} times")
+    for text in report.untried:
+        print(f"never alone: {text} (no two admissible configurations differ in it only)")
+    for reason, count in report.failed.items():
+        print(f"{count} builds stopped: {reason}")
+    if report.holds:
+        print("every knob is live")
+
+
 def print_build(document: dict[str, Any]) -> None:
     print(f"{document['base']} for {document['arch']}, {document['toolchain']}")
     print(_cell(document["configuration"]))
@@ -348,6 +364,13 @@ def print_bench(document: dict[str, Any]) -> None:
         return
     print(f"p50 of {document['rounds']} rounds, 95 % interval; ratio: how many times as fast this variant is")
     print_rows(document["times"])
+
+
+def print_profile(document: dict[str, Any]) -> None:
+    print(f"{document['base']} ({document['variant']}), case {document['case']}, {document['device']}")
+    print(_cell(document["configuration"]))
+    print_rows([{"counter": name, "value": value} for name, value in document["counters"].items()])
+    print("kept with the variant" if document["kept"] else "not kept: this variant is not in the database")
 
 
 def print_findings(findings: Sequence[Any]) -> None:

@@ -176,6 +176,14 @@ class SearchSpace:
         bindings = _Bindings(self, dict(configuration))
         return {name: bindings[name] for name in self.derived}
 
+    def derived_columns(self, rows: Array) -> dict[str, Array]:
+        """The derived values of many rows of value indices, one column each."""
+        bindings = _Bindings(
+            self, {k.name: c[rows[:, i]] for i, (k, c) in enumerate(zip(self.knobs, self._columns, strict=True))}
+        )
+        with np.errstate(all="ignore"):
+            return {name: np.broadcast_to(np.asarray(bindings[name]), len(rows)) for name in self.derived}
+
     # -- where to go in it
 
     def admissible(self, rows: Array) -> npt.NDArray[np.bool_]:
@@ -285,11 +293,18 @@ class SearchSpace:
         return enumeration.thinned_rows(rng, max(4 * n, 20_000))
 
     def _encode(self, rows: Array) -> Array:
-        wide: Any = np.int64 if self.combinations < 2**62 else object
-        codes = np.zeros(len(rows), wide)
+        if self.combinations < 2**62:
+            return np.asarray(np.asarray(rows, np.int64) @ self._strides())
+        codes = np.zeros(len(rows), object)  # beyond 64 bits Python's own integers
         for place in self._order:
-            codes = codes * self.cardinalities[place] + rows[:, place].astype(wide)
+            codes = codes * self.cardinalities[place] + rows[:, place].astype(object)
         return codes
+
+    def _strides(self) -> Array:
+        strides, stride = np.ones(len(self.knobs), np.int64), 1
+        for place in reversed(self._order):
+            strides[place], stride = stride, stride * self.cardinalities[place]
+        return strides
 
     def _index_codes(self) -> None:
         codes = self._encode(self.rows)

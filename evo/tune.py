@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from evo.base import Base, find_base
-from evo.build_cache import load_build, save_build
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError, WorkersLost
 from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Measured, Outcome
+from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
-from evo.prove import judge as judge_proof
-from evo.prove import mutant_variant, mutants
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
 from evo.record import CampaignSpec, Event, Place, Record, open_record
@@ -56,7 +54,8 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
-    proof: bool = True  # try verification on kernels known to be wrong before the search
+    allow_dead_knobs: bool = False
+    proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
@@ -83,7 +82,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class Setting:
     """The place of a search before it starts: target resolved, case understood."""
 
     base: Base
@@ -98,7 +97,7 @@ _WOULD_WORK = (
 )
 
 
-def resolve(request: SearchRequest) -> _Stage:
+def resolve(request: SearchRequest) -> Setting:
     """Which base, on which target, for which case.
 
     Raises: InputError when there is nothing here that could serve; it says what would.
@@ -109,7 +108,7 @@ def resolve(request: SearchRequest) -> _Stage:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
         _check_asked(request, recording, request.recording)
-        return _Stage(base, "replay", recording.case, recording)
+        return Setting(base, "replay", recording.case, recording)
     base = find_base(request.base)
     target = request.target
     if target == "auto":
@@ -121,7 +120,7 @@ def resolve(request: SearchRequest) -> _Stage:
         recording = open_recording(path)
         _check_recording(base, recording, path)
         _check_asked(request, recording, path)
-        return _Stage(base, "replay", recording.case, recording)
+        return Setting(base, "replay", recording.case, recording)
     if target != base.language:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
     if target == "cuda" and not request.ray_address and not gpu_names():
@@ -130,7 +129,7 @@ def resolve(request: SearchRequest) -> _Stage:
     if dtype not in base.dtypes:
         raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
     workload = find_workload(base.workload)
-    return _Stage(
+    return Setting(
         base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
     )
 
@@ -183,8 +182,8 @@ def search(
             say(f"Starting Ray and a {stage.target} worker (a few seconds)")
             if not stage.base.shipped:
                 say(f"{stage.base.path} is not one of Evo's own bases: its code is compiled and run here as {_user()}")
-        with _fleet(request, stage) as fleet:
-            return _search_on(fleet, request, stage, record, watch, say)
+        with raise_fleet(request, stage) as fleet:
+            return search_with(fleet, request, stage, record, watch, say)
 
 
 def _user() -> str:
@@ -194,7 +193,7 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]:
+def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManager[Any]:
     if stage.recording is not None:
         return ReplayFleet(stage.recording)
     from evo.fleet import Fleet
@@ -205,7 +204,7 @@ def _fleet(request: SearchRequest, stage: _Stage) -> AbstractContextManager[Any]
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
 
 
-def bind(stage: _Stage, fleet: Any) -> Binding:
+def bind(stage: Setting, fleet: Any) -> Binding:
     """Bind the base to what the fleet's device is and to the case's constants."""
     facts, recording = fleet.ready.facts, stage.recording
     constants = dict(recording.constants) if recording is not None else stage.case.constants()
@@ -226,14 +225,15 @@ def bind(stage: _Stage, fleet: Any) -> Binding:
     )
 
 
-def _search_on(
+def search_with(
     fleet: Any,
     request: SearchRequest,
-    stage: _Stage,
+    stage: Setting,
     record: Record,
-    watch: Callable[[Progress], None],
-    say: Say,
+    watch: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> SearchResult:
+    """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
     binding = bind(stage, fleet)
     facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
     case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
@@ -264,7 +264,8 @@ def _search_on(
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
         if request.proof and stage.recording is None and not request.resume:
-            _prove(fleet, record, campaign_id, binding, stage, say)
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
+            prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
         _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
     except KeyboardInterrupt:
@@ -294,7 +295,7 @@ def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
         return next(iter(_unfinished(record, stage, Place(stage.base.name, case, dtype, ""))), None)
 
 
-def _unfinished(record: Record, stage: _Stage, place: Place) -> list[RecordedCampaign]:
+def _unfinished(record: Record, stage: Setting, place: Place) -> list[RecordedCampaign]:
     """Unfinished campaigns of this place and target, newest first."""
     return [
         campaign
@@ -305,7 +306,7 @@ def _unfinished(record: Record, stage: _Stage, place: Place) -> list[RecordedCam
     ]
 
 
-def _to_resume(record: Record, request: SearchRequest, stage: _Stage, place: Place) -> RecordedCampaign:
+def _to_resume(record: Record, request: SearchRequest, stage: Setting, place: Place) -> RecordedCampaign:
     found = _unfinished(record, stage, place)
     if not found:
         words = f"{record.name} has no unfinished campaign of {place.base}, case {place.case_name} {place.dtype}"
@@ -325,7 +326,7 @@ def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequ
 
 
 def _start_campaign(
-    record: Record, request: SearchRequest, stage: _Stage, binding: Binding, place: Place, fleet: Any, replay: str
+    record: Record, request: SearchRequest, stage: Setting, binding: Binding, place: Place, fleet: Any, replay: str
 ) -> int:
     ready = fleet.ready
     return record.start_campaign(
@@ -372,57 +373,6 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
         if configuration in binding.space and configuration not in found:
             found.append(configuration)
     return found[:FINALISTS]
-
-
-def _prove(fleet: Any, record: Record, campaign_id: int, binding: Binding, stage: _Stage, say: Say) -> None:
-    """Send kernels known to be wrong down the street: every one must be stopped by verification.
-
-    Raises: InputError naming those that were not; a search with such a harness would prove nothing.
-    """
-    chosen = mutants(stage.target, binding.base.workload, binding.constants)
-    if not chosen:
-        say(f"Workload {binding.base.workload} has no mutants: verification is not proved")
-        return
-    variants = [
-        mutant_variant(
-            mutant,
-            stage.target,
-            binding.base.workload,
-            constants=binding.constants,
-            arch=binding.arch,
-            toolchain=binding.toolchain,
-        )
-        for mutant in chosen
-    ]
-    cached = {variant.key: load_build(variant) for variant in variants}
-    missing = [variant for variant in variants if cached[variant.key] is None]
-    if missing:
-        say(f"Building {len(missing)} wrong kernels to prove verification with (kept for the next search)")
-    results = _run_all(fleet, variants, {key: built for key, built in cached.items() if built is not None})
-    proof = judge_proof(zip(chosen, results, strict=True))
-    rate = {"killed": dict(proof.killed), "survived": dict(proof.survived), "rate": proof.kill_rate}
-    record.update_campaign(campaign_id, kill_rate=rate)
-    if not proof.holds:
-        raise InputError(f"the harness does not hold: {proof.complaint()}")
-    say(f"Verification stopped all {len(proof.killed)} wrong kernels and passed the right one")
-
-
-def _run_all(fleet: Any, variants: Sequence[Variant], built: dict[str, Built]) -> list[Outcome]:
-    """Build what is not built and run everything; outcomes in the order of the variants."""
-    outcomes: dict[int, Outcome] = {}
-    for number, variant in enumerate(variants):
-        if variant.key in built:
-            fleet.submit_run(number, variant, built[variant.key], None)
-        else:
-            fleet.submit_build(number, variant)
-    while len(outcomes) < len(variants):
-        for done in fleet.wait(1.0):
-            if isinstance(done.result, Built):
-                save_build(done.result)
-                fleet.submit_run(done.number, variants[done.number], done.result, None)
-            else:
-                outcomes[done.number] = done.result
-    return [outcomes[number] for number in range(len(variants))]
 
 
 def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
@@ -498,7 +448,7 @@ def promote_campaign(
         )
         stage = resolve(request)
         say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with _fleet(request, stage) as fleet:
+        with raise_fleet(request, stage) as fleet:
             binding, facts = bind(stage, fleet), fleet.ready.facts
             if facts.arch != campaign.arch:
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")

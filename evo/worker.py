@@ -166,6 +166,16 @@ class Seat:
         """(what the device is, this machine's name, pid of the worker in use)"""
         return self.ready, socket.gethostname(), self._worker.pid
 
+    def turn_to(self, case: Any) -> Ready:
+        """Serve another case of the same workload from now on. Raises: InputError when the device cannot."""
+        self.spec, self._anchor = replace(self.spec, case=case), ""
+        try:
+            self.ready = self._activate(self._worker)
+        except WorkerLost as lost:
+            raise InputError(f"the worker did not take case {case.name}: {lost}") from None
+        self._anchor = self.ready.anchor
+        return self.ready
+
     def evaluate(self, variant: Variant, built: Built, best_us: float | None) -> Measured | Rejected:
         """Verify and measure one variant; whatever it does to the process becomes a `Rejected`."""
         outcome = self._call(("evaluate", variant, built, best_us), self.spec.evaluate_s)
@@ -261,7 +271,7 @@ class Seat:
             return WorkerProcess(self.spec, self._nursery)
 
     def _activate(self, worker: WorkerProcess) -> Ready:
-        worker.send(("activate", self._anchor))
+        worker.send(("activate", self.spec.case, self._anchor))
         reply = worker.receive(self.spec.start_s)
         if isinstance(reply, InputError):
             raise reply
@@ -326,7 +336,9 @@ def _answer(bench: Bench, kind: str, rest: list[Any]) -> Any:
         return bench.contest(rest[0], rounds=rest[1])
     import torch
 
-    baselines = bench.choose_anchor(rest[0])
+    case, anchor = rest
+    bench.turn_to(case)
+    baselines = bench.choose_anchor(anchor)
     return Ready(bench.facts(), baselines, bench.anchor_name, bench.target.toolchain(), torch.__version__)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -32,14 +33,14 @@ from evo.space import Configuration, SearchSpace
 from evo.variant import make_variant
 
 KNOBS = (
-    Knob("tile_q", (16, 32, 64, 128), default=64),
-    Knob("tile_k", (16, 32, 64, 128), default=64),
-    Knob("stages", (1, 2, 3, 4), default=2),
-    Knob("swizzle", ("none", "pad", "xor"), default="xor"),
+    Knob("tile_q", (16, 32, 64, 128), default=16),
+    Knob("tile_k", (16, 32, 64, 128), default=16),
+    Knob("stages", (1, 2, 3, 4), default=1),
+    Knob("swizzle", ("none", "pad", "xor"), default="none"),
     Knob("producer_warps", (1, 2, 4), default=1),
-    Knob("consumer_warps", (1, 2, 4, 8), default=4),
+    Knob("consumer_warps", (1, 2, 4, 8), default=1),
     Knob("key_splits", (1, 2, 4), default=1),
-    Knob("fast_exp", (False, True), default=True),
+    Knob("fast_exp", (False, True), default=False),
 )
 RULES = {"warp_owns_whole_tiles": "tile_q % (16 * consumer_warps) == 0 or key_splits > 1"}
 DERIVED = {"threads": "32 * (producer_warps + consumer_warps)", "shared_bytes": "tile_q * 128 + stages * tile_k * 256"}
@@ -58,10 +59,12 @@ COMPILER_WORDS = """evo_kernel.cu(212): error: static assertion failed with "fit
 """
 
 
+@cache
 def make_space() -> SearchSpace:
     return SearchSpace(KNOBS, rules=RULES, derived=DERIVED)
 
 
+@cache
 def make_base() -> Base:
     from pathlib import Path
 
@@ -79,6 +82,7 @@ def make_base() -> Base:
         rules={name: parse(text) for name, text in RULES.items()},
         gates={"no_spills": parse("spill_bytes == 0")},
         launch=Launch((parse("ceil_div(seq_q, tile_q)"), parse("heads")), (parse("threads"),), parse("shared_bytes")),
+        dtypes=("float16", "bfloat16"),
         sources={"": TEMPLATE},
     )
 
@@ -197,8 +201,8 @@ def fill_campaign(
             outcome = outcome_of(configuration, rng)
             search.tell(configuration, outcome)
             built = not (isinstance(outcome, Rejected) and outcome.stage is Stage.BUILD)
-            parents = (best[1],) if best is not None and number % 3 else ()
-            origin = Origin("mutate" if parents else "random", parents)
+            parents = tuple(sorted({best[1], max(0, best[1] - 7)})) if best is not None and number >= 32 else ()
+            origin = Origin(("mutate", "crossover")[number % 2] if parents else "random", parents)
             start = clock + 0.08 * number
             if isinstance(outcome, Measured) and (best is None or outcome.time_us < best[0]):
                 best = (outcome.time_us, number)

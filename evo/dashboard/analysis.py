@@ -63,7 +63,9 @@ def quartiles(times_us: Sequence[float]) -> dict[str, float]:
 
 def knob_table(campaign: Campaign, points: Sequence[Point]) -> list[dict[str, Any]]:
     """Knobs with their values: the space's, and values met besides."""
-    values: dict[str, dict[Any, None]] = {k["name"]: dict.fromkeys(k["values"]) for k in campaign.space.get("knobs", ())}
+    values: dict[str, dict[Any, None]] = {
+        k["name"]: dict.fromkeys(k["values"]) for k in campaign.space.get("knobs", ())
+    }
     for point in points:
         for name, value in point.configuration.items():
             values.setdefault(name, {})[value] = None
@@ -101,7 +103,9 @@ def importances(knobs: Sequence[Mapping[str, Any]], points: Sequence[Point]) -> 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {k["name"]: optuna.distributions.CategoricalDistribution(tuple(k["values"])) for k in varied}
+    distributions: dict[str, Any] = {
+        k["name"]: optuna.distributions.CategoricalDistribution(tuple(k["values"])) for k in varied
+    }
     trials = [
         optuna.trial.create_trial(
             value=p.time_us,

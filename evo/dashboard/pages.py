@@ -16,7 +16,6 @@ from evo import __version__
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
 from evo.errors import InputError
-from evo.export import header_text
 
 PAGE = 50  # campaigns on one page
 
@@ -76,7 +75,7 @@ def campaign_live(
     campaign = record.campaign(campaign_id)
     state = words.state(campaign)
     answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated}
-    facts = {"campaign": campaign, "state": state, "rate": views.rate(campaign)}
+    facts = {"campaign": campaign, "state": state, "rate": views.rate(record, campaign)}
     facts["interval"] = views.best_interval(record, campaign)
     parts = {"summary": templates.get_template("_summary.html").render(**facts)}
     if campaign.evaluated != evaluated:
@@ -130,16 +129,13 @@ def variant_page(request: Request, key: str) -> HTMLResponse:
         elites=record.elites(variant_key=key),
         champion=found,
         best=best,
-        exported=header_text(found) if found is not None and variant.header else "",
         samples=[{"label": s.name, "l2": s.l2, "values_us": s.values_us} for s in samples],
         database=database(request),
     )
 
 
 @router.get("/compare")
-def compare_page(
-    request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = ""
-) -> HTMLResponse:
+def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated[str, Query()] = "") -> HTMLResponse:
     record = record_of(request)
     choices = record.campaigns(limit=200)
     chosen = [record.campaign(_number(text)) for text in (a, b) if text]
@@ -150,7 +146,7 @@ def compare_page(
         facts["changed"] = analysis.changes(first, second) if first and second else []
         facts["intervals"] = [views.best_interval(record, campaign) for campaign in chosen]
         facts["curves"] = views.compare_facts(record, chosen)
-        facts["rates"] = [views.rate(campaign) for campaign in chosen]
+        facts["rates"] = [views.rate(record, campaign) for campaign in chosen]
         facts["best"] = best
     return page("compare.html", **facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def report_html(record: Record, campaign_id: int) -> str:
         assets=assets,
         points=table,
         analysis=views.analysis_facts(record, campaign),
+        importance=views.importance_facts(record, campaign),
         written=time.time(),
         database=record.name,
     )
@@ -69,7 +71,7 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
     state = words.state(campaign) + (f", {cell(campaign.end_reason)}" if campaign.end_reason else "")
     facts = {
         "Best": words.micro(campaign.best_us),
-        f"Ratio to PyTorch {campaign.anchor}".strip(): words.ratio(campaign.best_ratio) + shown,
+        f"Ratio to {words.backend(cell(campaign.anchor))}": words.ratio(campaign.best_ratio) + shown,
         "Evaluated": f"{words.count(campaign.evaluated)}, of which {words.percent(campaign.valid_share)} valid",
         "State": f"{state}, {words.seconds(words.lasted(campaign))}",
         "Proposer": f"{cell(campaign.proposer)}, seed {campaign.seed}",
@@ -78,7 +80,7 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
     curve = sparkline(analysis.best_so_far(points)[0], analysis.best_so_far(points)[1], campaign.evaluated)
     if curve:
         facts["Best so far"] = f"`{curve}` over {words.count(campaign.evaluated)} evaluations"
-    return "\n".join([*lines, *table(("", ""), [(name, value) for name, value in facts.items()])])
+    return "\n".join([*lines, *table(("", ""), list(facts.items()))])
 
 
 def sparkline(positions: list[int], times: list[float], end: int, width: int = 40) -> str:
@@ -100,13 +102,18 @@ def _backends(campaign: Campaign) -> str:
     rows = []
     for name, time_us in sorted(campaign.baselines.items(), key=lambda pair: pair[1]):
         share = time_us / campaign.best_us if campaign.best_us else None
-        rows.append((f"PyTorch {cell(name)}", words.micro(time_us), words.ratio(share)))
+        rows.append((words.backend(cell(name)), words.micro(time_us), words.ratio(share)))
     return "\n".join(["### Against PyTorch", "", *table(("Backend", "Time", "Best against it"), rows)])
 
 
 def _fastest(record: Record, campaign: Campaign) -> str:
     rows = [
-        (words.micro(t.time_us), words.ratio(t.ratio), f"`{cell(words.knobs(t.configuration))}`", f"`{t.variant_key[:12]}`")
+        (
+            words.micro(t.time_us),
+            words.ratio(t.ratio),
+            f"`{cell(words.knobs(t.configuration))}`",
+            f"`{t.variant_key[:12]}`",
+        )
         for t in views.fastest(record, campaign)[:5]
     ]
     if not rows:
@@ -116,7 +123,7 @@ def _fastest(record: Record, campaign: Campaign) -> str:
 
 def _knobs(record: Record, campaign: Campaign) -> str:
     facts = views.analysis_facts(record, campaign)
-    importance = dict(facts["importance"])
+    importance = dict(views.importance_facts(record, campaign))
     rows = []
     for effect in sorted(facts["effects"], key=lambda e: -importance.get(e["knob"], 0.0)):
         boxes = [box for box in effect["boxes"] if box["count"]]
@@ -144,7 +151,7 @@ def _conditions(campaign: Campaign) -> str:
     return f"Measured {words.day(campaign.started_at)} on {cell(text)}, commit `{e.git_sha[:12] or 'unknown'}`{dirty}."
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
 

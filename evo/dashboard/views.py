@@ -62,10 +62,13 @@ def best_interval(record: Record, campaign: Campaign) -> tuple[float, float] | N
     return remember(record, ("interval", trial_id), lambda: analysis.ratio_interval(record.samples(trial_id)))
 
 
-def rate(campaign: Campaign) -> float | None:
-    """Variants per second from start to end or now."""
-    lasted = words.lasted(campaign)
-    return campaign.evaluated / lasted if lasted > 0 and campaign.evaluated else None
+def rate(record: Record, campaign: Campaign) -> float | None:
+    """Variants per second between the first trial's start and the last one's row."""
+    span = record.span(campaign.id)
+    if span is None or campaign.evaluated < 2:
+        return None
+    started, recorded = max(span[0], campaign.started_at), span[1]
+    return campaign.evaluated / (recorded - started) if recorded > started else None
 
 
 # --- one campaign ----------------------------------------------------------------------------------------------------
@@ -90,7 +93,7 @@ def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
         "outcome": [p.stage or "measured" for p in points],
         "reason": [p.reason for p in points],
         "operator": [p.operator for p in points],
-        "knobs": [{"name": k["name"], "values": [words.value_word(v) for v in k["values"]]} for k in knobs],
+        "knobs": [{"name": k["name"], "values": [analysis.value_word(v) for v in k["values"]]} for k in knobs],
         "rows": rows,
         "total": campaign.evaluated,
     }
@@ -114,7 +117,7 @@ def progress_facts(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any
 
 
 def analysis_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
-    """The slower part of a campaign's page: knob effects, importances, occupancy."""
+    """Knob effects and worker occupancy."""
     return remember(record, ("analysis", campaign.id, campaign.evaluated), lambda: _analyse(record, campaign))
 
 
@@ -123,11 +126,23 @@ def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
     knobs = analysis.knob_table(campaign, points)
     return {
         "effects": analysis.knob_effects(knobs, points),
-        "importance": analysis.importances(knobs, points),
         "occupancy": analysis.occupancy(record.intervals(campaign.id)),
         "trials": len(points),
         "of": campaign.evaluated,
     }
+
+
+def importance_facts(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
+    """How much each knob decides who is fast. The slowest fact of a page: computed once per twentieth of growth."""
+    step = max(1, campaign.evaluated // 20) if words.state(campaign) == "running" else 1
+    return remember(
+        record, ("importance", campaign.id, campaign.evaluated // step, step), lambda: _weigh(record, campaign)
+    )
+
+
+def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
+    points = record.points(campaign.id, most=POINTS_MOST)
+    return analysis.importances(analysis.knob_table(campaign, points), points)
 
 
 def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
@@ -173,7 +188,7 @@ def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign,
         "state": words.state(campaign),
         "interval": best_interval(record, campaign),
-        "rate": rate(campaign),
+        "rate": rate(record, campaign),
         "failures": failure_rows(record, campaign),
         "fastest": fastest(record, campaign),
         "lineage": lineage_steps(record, campaign),

@@ -16,15 +16,18 @@ def micro(value: float | None) -> str:
     """Kernel time: 12.31 µs, 1.25 ms, 2.10 s."""
     if value is None:
         return NONE
-    for limit, divisor, unit in ((999.5, 1.0, "µs"), (999_500.0, 1e3, "ms")):
-        if value < limit:
-            return f"{value / divisor:.3g} {unit}" if value / divisor < 1 else f"{_digits(value / divisor)} {unit}"
+    if value < 1:
+        return f"{value:.3g} µs"
+    if value < 999.95:
+        return f"{_digits(value)} µs"
+    if value < 999_950:
+        return f"{_digits(value / 1e3)} ms"
     return f"{_digits(value / 1e6)} s"
 
 
 def _digits(value: float) -> str:
     """Four significant digits, no exponent."""
-    return f"{value:.{max(0, 3 - len(str(int(abs(value)))) + 1)}f}"
+    return f"{value:.{max(0, 4 - len(str(round(value))))}f}"
 
 
 def ratio(value: float | None) -> str:
@@ -40,7 +43,9 @@ def micro_interval(low: float | None, high: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.0f} %"
+    if value is None:
+        return NONE
+    return "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"
 
 
 def signed_percent(value: float | None) -> str:
@@ -78,6 +83,11 @@ def knobs(configuration: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value_word(value)}" for name, value in configuration.items())
 
 
+def backend(name: str) -> str:
+    """A PyTorch backend: "PyTorch flash", or just "PyTorch" where it has only one."""
+    return "PyTorch" if name in ("", "torch") else f"PyTorch {name}"
+
+
 def short(key: str) -> str:
     return key[:10]
 
@@ -111,4 +121,5 @@ FILTERS = {
     "state": state,
     "lasted": lasted,
     "value": value_word,
+    "backend": backend,
 }

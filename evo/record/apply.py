@@ -28,6 +28,18 @@ RANKS = 3  # elites kept per place
 Row = Mapping[str, Any]
 
 
+def _table(model: type[Base]) -> sa.Table:
+    assert isinstance(model.__table__, sa.Table)
+    return model.__table__
+
+
+# Built once: a statement with values() is built, hashed and compiled anew for each of thousands of trials.
+_INSERT_TRIAL = sa.insert(_table(TrialRow)).returning(TrialRow.id)
+_INSERT_SAMPLES = sa.insert(_table(SamplesRow))
+_INSERT_INTERVAL = sa.insert(_table(IntervalRow))
+_KNOWN_VARIANT = sa.select(VariantRow.binary_hash, VariantRow.header).where(VariantRow.key == sa.bindparam("key"))
+
+
 def apply_line(connection: sa.Connection, line: Line) -> int | None:
     """Write one line; returns the new row's id where the kind has one."""
     return APPLIERS[line["kind"]](connection, line)
@@ -46,21 +58,21 @@ def insert_missing(connection: sa.Connection, model: type[Base], rows: Sequence[
     if not rows:
         return
     if connection.dialect.name == "sqlite":
-        connection.execute(sqlite.insert(model).on_conflict_do_nothing(), rows)
+        connection.execute(sqlite.insert(_table(model)).on_conflict_do_nothing(), rows)
     elif connection.dialect.name == "postgresql":
-        connection.execute(postgresql.insert(model).on_conflict_do_nothing(), rows)
+        connection.execute(postgresql.insert(_table(model)).on_conflict_do_nothing(), rows)
     else:
-        column = model.__table__.c[key]
+        column = _table(model).c[key]
         there = set(connection.scalars(sa.select(column).where(column.in_([row[key] for row in rows]))))
         missing = {row[key]: row for row in rows if row[key] not in there}
         if missing:
-            connection.execute(sa.insert(model), list(missing.values()))
+            connection.execute(sa.insert(_table(model)), list(missing.values()))
 
 
 def _apply_trial(connection: sa.Connection, line: Line) -> int | None:
     _write_variant(connection, line["variant"])
-    statement = sa.insert(TrialRow).values(campaign_id=line["campaign"], **line["trial"]).returning(TrialRow.id)
-    trial_id = connection.execute(statement).scalar_one()
+    row = {"campaign_id": line["campaign"], **line["trial"]}
+    trial_id = connection.execute(_INSERT_TRIAL, row).scalar_one()
     _write_samples(connection, line["samples"], trial_id=trial_id)
     return trial_id
 
@@ -68,9 +80,7 @@ def _apply_trial(connection: sa.Connection, line: Line) -> int | None:
 def _write_variant(connection: sa.Connection, variant: Row) -> None:
     """Write the variant, or add what an earlier record of it lacked: a trial may have stopped before the build."""
     texts = [{"hash": key, "text": text} for key, text in variant["texts"].items()]
-    there = connection.execute(
-        sa.select(VariantRow.binary_hash, VariantRow.header).where(VariantRow.key == variant["key"])
-    ).first()
+    there = connection.execute(_KNOWN_VARIANT, {"key": variant["key"]}).first()
     columns = {name: value for name, value in variant.items() if name != "texts"}
     if there is None:
         insert_missing(connection, SourceRow, texts, "hash")
@@ -93,7 +103,7 @@ def _write_samples(
         rows = [
             owner | {"name": item["name"], "l2": item["l2"], "packed_us": pack(item["values_us"])} for item in samples
         ]
-        connection.execute(sa.insert(SamplesRow), rows)
+        connection.execute(_INSERT_SAMPLES, rows)
 
 
 def pack(values_us: Sequence[float]) -> bytes:
@@ -160,7 +170,7 @@ def _apply_event(connection: sa.Connection, line: Line) -> int | None:
 def _apply_intervals(connection: sa.Connection, line: Line) -> int | None:
     rows = [{"campaign_id": line["campaign"], **item} for item in line["intervals"]]
     if rows:
-        connection.execute(sa.insert(IntervalRow), rows)
+        connection.execute(_INSERT_INTERVAL, rows)
     return None
 
 

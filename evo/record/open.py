@@ -164,7 +164,8 @@ def _make_engine(url: sa.URL, *, read_only: bool) -> sa.Engine:
 
 def _connect_read_only(location: str) -> sqlite3.Connection:
     """A connection that cannot write; on a read-only file system as of now, without the write-ahead log's lock."""
-    connection = sqlite3.connect(f"{location}?mode=ro", uri=True, check_same_thread=False)
+    patience_s = BUSY_TIMEOUT_MS / 1e3
+    connection = sqlite3.connect(f"{location}?mode=ro", uri=True, check_same_thread=False, timeout=patience_s)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         return connection

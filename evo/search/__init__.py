@@ -42,9 +42,10 @@ def make_proposer(
 
         return RandomProposer(space, seed, budget=budget, seeds=seeds)
     if name in OWN:
-        from evo.search.evolution import EvolutionProposer
+        from evo.search.evolution import EvoProposer
 
-        return EvolutionProposer(space, seed, budget=budget, seeds=seeds)
+        parts = {"bred": name != "evo-insight", "ranked": name != "evo-free"}
+        return EvoProposer(space, seed, budget=budget, seeds=seeds, **parts)
     if name in OPTUNA or name.startswith("optuna:"):
         from evo.search.optuna_adapter import OptunaProposer
 

@@ -1,4 +1,7 @@
-"""Steady-state evolution: parents by rank, crossover, mutation to neighbours, elites never lost."""
+"""The evo proposer: a history of elites to breed from, insights to rank what is bred, one budget to spend on both.
+
+Modes: `evo` has both; `evo-insight` ranks strangers instead of children; `evo-free` breeds without insights.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,73 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from evo.search.coordinates import Coordinates
 from evo.search.history import Indices
+from evo.search.insight import Insight
 from evo.search.operators import Steps, crossover, mutate, rank_select, repair
+from evo.search.pool import Pool
 from evo.search.proposer import HistoryProposer
 from evo.space import Configuration, SearchSpace
 
 POPULATION = 12
-FIRST_DRAWN = 12  # configurations drawn at random before breeding starts
+FIRST_DRAWN = 8  # configurations drawn at random before anything is learned
+POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of the best
+LEAST_RUN = 3  # of them must run before anything can be learned
 
 
-class EvolutionProposer(HistoryProposer):
-    """Breeds from the best trials so far; needs no models."""
+class EvoProposer(HistoryProposer):
+    """Evolution with insights; `bred` and `ranked` switch its two sources of guidance."""
 
     def __init__(
-        self, space: SearchSpace, seed: int, *, budget: int | None = None, seeds: Sequence[Configuration] = ()
+        self,
+        space: SearchSpace,
+        seed: int,
+        *,
+        budget: int | None = None,
+        seeds: Sequence[Configuration] = (),
+        bred: bool = True,
+        ranked: bool = True,
     ) -> None:
         super().__init__(space, seed, budget=budget, seeds=seeds)
         self.steps = Steps(space.knobs)
-        if space.has_default:
+        if space.has_default and space.default.indices not in self.waiting:
             self.waiting.insert(0, space.default.indices)
-        self.first_drawn = min(FIRST_DRAWN, max(4, (budget or 120) // 10))
+            self.operators[space.default.indices] = "default"
+        coordinates = Coordinates(space)
+        self.insight = None
+        if ranked and not coordinates.constant:
+            self.insight = Insight(coordinates, Pool(space, self.steps), bred)
 
     def propose(self, n: int) -> Iterable[Indices]:
-        """Children of rank-selected parents, repaired; random ones until the population is there."""
-        missing = self.first_drawn - len(self.history.trials) - len(self.history.in_flight)
-        if missing > 0:
-            return self.history.random_untaken(self.rng, min(n, missing))
-        return self._children(n)
+        """Strangers first; then what insight ranks highest, or plain children."""
+        history = self.history
+        missing = FIRST_DRAWN - len(history.trials) - len(history.in_flight)
+        ran = int(np.isfinite(history.times_us).sum())
+        if missing > 0 or ran < LEAST_RUN:
+            drawn = history.random_untaken(self.rng, min(n, missing) if missing > 0 else n)
+            self.operators.update(dict.fromkeys(drawn, "stranger"))
+            if missing <= 0 or len(drawn) == n or ran < LEAST_RUN:
+                return drawn
+            return [*drawn, *self._children(n - len(drawn))]
+        if self.insight is None:
+            return self._children(n)
+        left = None if self.budget is None else self.budget - len(history.trials) - len(history.in_flight)
+        polish = left is not None and left <= POLISHED * (self.budget or 0)
+        ranked = self.insight.propose(self.rng, history, n, polish)
+        self.operators.update(ranked)
+        return [indices for indices, _ in ranked]
 
     def _children(self, n: int) -> Iterator[Indices]:
         elites = [t.indices for t in self.history.best(POPULATION)]
         for _ in range(20 * n if elites else 0):
             first = elites[rank_select(self.rng, len(elites))]
             child = np.array(first)
+            operator = "mutation"
             if len(elites) > 1 and self.rng.random() < 0.5:
                 child = crossover(self.rng, first, elites[rank_select(self.rng, len(elites))])
+                operator = "crossover"
             if tuple(child.tolist()) in elites or self.rng.random() < 0.5:
                 child = mutate(self.rng, self.steps, child, 1 + int(self.rng.random() < 0.3))
-            yield repair(self.space, child)
+            indices = repair(self.space, child)
+            self.operators.setdefault(indices, operator)
+            yield indices

@@ -108,7 +108,7 @@ class History:
                 break
         return list(found)
 
-    def nearest_untaken(self, indices: Sequence[int]) -> Indices | None:
+    def nearest_untaken(self, indices: Sequence[int] | npt.NDArray[Any]) -> Indices | None:
         """The admissible configuration nearest to a wish among those not taken; None if none is found."""
         wish = tuple(int(i) for i in indices)
         if self._listed and len(self._taken_rows) <= 100_000:

@@ -36,6 +36,24 @@ class Steps:
             towards = at + (1 if at == 0 else -1)
         return int(along[towards])
 
+    def move_many(
+        self, rng: np.random.Generator, knobs: npt.NDArray[Any], indices: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """As `move`, for many (knob, value index) pairs at once."""
+        moved = indices.copy()
+        for knob in np.unique(knobs):
+            here = np.flatnonzero(knobs == knob)
+            along, count = self.along[knob], len(self.along[knob])
+            if self.ordered[knob]:
+                at = self.place[knob][indices[here]]
+                away = rng.geometric(0.6, len(here)) * rng.choice([-1, 1], len(here))
+                to = np.where((at + away < 0) | (at + away >= count), at - away, at + away).clip(0, count - 1)
+                moved[here] = along[np.where(to == at, np.where(at == 0, 1, at - 1), to)]
+            else:
+                other = rng.integers(0, count - 1, len(here))
+                moved[here] = other + (other >= indices[here])
+        return moved
+
 
 def crossover(rng: np.random.Generator, first: Indices, second: Indices) -> npt.NDArray[Any]:
     """Each knob from either parent."""
@@ -63,3 +81,20 @@ def repair(space: SearchSpace, row: npt.NDArray[Any]) -> Indices:
 def rank_select(rng: np.random.Generator, count: int) -> int:
     """A place in a list sorted best first: the first is about twice as likely as the middle one."""
     return int(count * (1 - np.sqrt(rng.random())))
+
+
+def breed_rows(rng: np.random.Generator, steps: Steps, parents: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Many children at once, shape (count, knobs); parents sorted best first. Not all of them are admissible."""
+    first, second = (
+        parents[(len(parents) * (1 - np.sqrt(rng.random(count)))).astype(int)].astype(np.int64) for _ in range(2)
+    )
+    crossed = rng.random(count) < 0.5
+    take_second = (rng.random(first.shape) < 0.5) & crossed[:, None]
+    children: npt.NDArray[Any] = np.where(take_second, second, first)
+    moves = np.where(crossed, rng.integers(0, 3, count), rng.integers(1, 4, count))
+    for turn in range(3):
+        moved = np.flatnonzero(moves > turn)
+        if len(moved) and len(steps.varied):
+            knobs = rng.choice(steps.varied, len(moved))
+            children[moved, knobs] = steps.move_many(rng, knobs, children[moved, knobs])
+    return children

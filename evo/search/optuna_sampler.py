@@ -21,7 +21,7 @@ GRID = 65  # values that a continuous or a very long range is divided into
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class EvoSampler(BaseSampler):  # type: ignore[misc]  # Optuna is not followed by the type checker
+class EvoSampler(BaseSampler):
     """The evo proposer as an Optuna sampler; single objective, either direction, failed and pruned trials count."""
 
     def __init__(

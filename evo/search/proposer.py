@@ -35,6 +35,7 @@ class HistoryProposer:
         self.budget = budget
         self.rng = np.random.default_rng(seed)
         self.history = History(space)
+        self.operators: dict[Indices, str] = {}  # configuration -> how it was come by, where that is worth telling
         self.waiting = [space.nearest(space.configuration(s).indices).indices for s in seeds]
 
     def ask(self, n: int) -> list[Configuration]:
@@ -42,11 +43,14 @@ class HistoryProposer:
         chosen: list[Indices] = []
         if n > 0 and not self.history.exhausted:
             while self.waiting and len(chosen) < n:
+                self.operators.setdefault(self.waiting[0], "seed")
                 self._accept([self.waiting.pop(0)], chosen)
             if len(chosen) < n:
                 self._accept(self.propose(n - len(chosen)), chosen, n)
             if len(chosen) < n:
-                self._accept(self.history.random_untaken(self.rng, n - len(chosen)), chosen, n)
+                drawn = self.history.random_untaken(self.rng, n - len(chosen))
+                self.operators.update(dict.fromkeys(drawn, "stranger"))
+                self._accept(drawn, chosen, n)
         return [self.space.at(indices) for indices in chosen]
 
     def tell(self, configuration: Configuration, outcome: Outcome) -> None:
@@ -54,6 +58,10 @@ class HistoryProposer:
         indices = self.space.configuration(configuration).indices
         first = self.history.tell(indices, outcome)
         self.learn(indices, outcome, first)
+
+    def origin(self, configuration: Configuration) -> str:
+        """How a proposal was come by: seed, stranger, mutation, neighbour... or nothing to tell."""
+        return self.operators.get(configuration.indices, "")
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Admissible wishes, best first; what is taken is skipped and what is missing is drawn at random."""

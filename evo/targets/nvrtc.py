@@ -17,6 +17,7 @@ from cuda.bindings import nvrtc
 from evo.errors import InputError
 from evo.outcome import Built, Rejected, Resources, Stage
 from evo.space import Value
+from evo.targets.cubin import program_digest
 from evo.targets.gates import check_gates
 from evo.variant import Variant
 
@@ -33,6 +34,8 @@ _ARCHES: dict[str, tuple[int, int, int, int]] = {
     "sm_100": (232_448, 233_472, 2048, 148),  # B200
     "sm_120": (101_376, 102_400, 1536, 170),  # RTX 5090
 }
+
+_PRIMES = (1009, 2003, 3001, 4001, 5003, 6007, 7001, 8009)  # stand for a case's dimensions where launches are compared
 
 _ASSERTION = re.compile(r'static assertion failed with "(\w+)"')
 _REGISTERS = re.compile(r"Used (\d+) registers")
@@ -114,12 +117,25 @@ def build(variant: Variant) -> Built | Rejected:
     built = Built(
         key=variant.key,
         binary=cubin,
-        binary_hash=hashlib.sha256(cubin).hexdigest()[:32],
+        binary_hash=_program_hash(cubin, variant),
         resources=replace(parse_resources(log), shared_bytes=shared),
         log=log,
         build_s=time.perf_counter() - started,
     )
     return check_gates(variant, built)
+
+
+def _program_hash(cubin: bytes, variant: Variant) -> str:
+    """Of the code and of how it is launched: a knob may change the grid or the shared memory alone."""
+    parts = [program_digest(cubin)]
+    if variant.launch is not None:
+        launch = variant.launch
+        expressions = (*launch.grid, *launch.block, *launch.cluster, launch.shared_bytes)
+        free = sorted(set().union(*(expression.names for expression in expressions)) - variant.values.keys())
+        for scale in (1, 37):  # two problems, so that two launches seldom agree by chance
+            problem = {name: scale * prime for name, prime in zip(free, _PRIMES, strict=False)}
+            parts += [str(expression.evaluate({**variant.values, **problem})) for expression in expressions]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
 def parse_resources(log: str) -> Resources:

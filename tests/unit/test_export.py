@@ -70,6 +70,7 @@ def test_hostile_names_stay_within_their_comment(record: Record) -> None:
     hostile = replace(champion.campaign, case_name='x\n#error "out"\\\n', replay="played\r\nint main;\\")
     text = header_text(replace(champion, campaign=hostile))
     outside = text.replace(measured_text(text), "")
+    outside = outside[: outside.index("#ifndef __CUDACC_RTC__")] + outside[outside.rindex("#endif") :]  # no names there
     assert all(line.startswith(("//", "#ifndef EVO_", "#define EVO_", "#endif")) for line in outside.splitlines())
     assert not any(line.endswith("\\") for line in outside.splitlines())
 
@@ -136,7 +137,7 @@ def test_csv_and_parquet_hold_the_same_trials(record: Record) -> None:
     rows = list(csv.DictReader(io.StringIO(trials_csv(trials))))
     assert len(rows) == len(trials)
     assert rows[0]["knob.tile_q"] == str(trials[0].configuration["tile_q"])
-    assert {row["stage"] for row in rows} >= {"", "gates"}
+    assert {row["stage"] for row in rows} == {str(trial.stage or "") for trial in trials}
     assert trials_csv([]) == ""
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     import pyarrow

@@ -27,11 +27,11 @@ def space(base: Base) -> SearchSpace:
     return base.space({**CONSTANTS, **FACTS})
 
 
-def bound(base: Base, space: SearchSpace, *, toolchain: str = "g++ 12", arch: str = "x86-64", **knobs: object) -> Variant:
+def bound(
+    base: Base, space: SearchSpace, *, toolchain: str = "g++ 12", arch: str = "x86-64", **knobs: object
+) -> Variant:
     configuration = space.configuration({**space.default, **knobs})
-    return make_variant(
-        base, space, configuration, constants=CONSTANTS, facts=FACTS, arch=arch, toolchain=toolchain
-    )
+    return make_variant(base, space, configuration, constants=CONSTANTS, facts=FACTS, arch=arch, toolchain=toolchain)
 
 
 def test_the_header_holds_knobs_constants_and_derived_values_as_typed_constants(base: Base, space: SearchSpace) -> None:

@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const inline = (id) => { const holder = $(id); return holder ? JSON.parse(holder.textContent) : null; };
   const facts = async (url) => { const answer = await fetch(url); if (!answer.ok) throw new Error(`${url}: ${answer.status}`); return answer.json(); };
-  const say = (element, text) => { if (element) { element.textContent = text; element.classList.add("waiting"); } };
+  const say = (element, text) => { if (element) { element.textContent = text; element.classList.remove("waiting"); element.classList.add("nothing"); } };
   const pressed = (group, button) => group.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
   const choose = (id, then) => {
     const group = $(id);
@@ -23,7 +23,7 @@
     const drawParallel = () => Charts.draw($("parallel"), () => Charts.parallel($("parallel"), table));
     const hasTimes = () => table.time_us.some((time) => time != null);
 
-    function fillSelects(importance) {
+    function fillSelects(ranking) {
       const first = $("heat-x"), second = $("heat-y");
       if (!first || picked || !table.knobs.length) return;
       const varied = table.knobs.map((knob, index) => ({ name: knob.name, index })).filter(({ index }) => table.knobs[index].values.length > 1);
@@ -31,7 +31,7 @@
         select.textContent = "";
         for (const { name, index } of varied) select.add(new Option(name, index));
       }
-      const rank = importance.map(([name]) => varied.find((knob) => knob.name === name)).filter(Boolean);
+      const rank = ranking.map(([name]) => varied.find((knob) => knob.name === name)).filter(Boolean);
       const order = [...rank, ...varied.filter((knob) => !rank.includes(knob))];
       if (order.length) first.value = order[0].index;
       if (order.length > 1) second.value = order[1].index;
@@ -43,25 +43,43 @@
       if (hasTimes()) { drawHeat(); drawParallel(); } else for (const name of ["heat", "parallel"]) say($(name), "Nothing was measured yet.");
     }
 
-    function drawAnalysis(found) {
-      if (found.importance.length) Charts.draw($("importance"), () => Charts.importance($("importance"), found.importance));
+    let importance = [], found = null;
+
+    function drawImportance() {
+      if (importance.length) Charts.draw($("importance"), () => Charts.importance($("importance"), importance));
       else say($("importance"), "Needs 20 measured trials.");
+    }
+
+    function drawAnalysis() {
       if (found.occupancy) Charts.draw($("occupancy"), () => Charts.occupancy($("occupancy"), found.occupancy));
       else say($("occupancy"), "No worker times were recorded.");
       const share = $("seat-share");
       if (share && found.occupancy && found.occupancy.seat_busy_share != null) share.textContent = `Measuring workers were busy ${(100 * found.occupancy.seat_busy_share).toFixed(0)} % of the time.`;
       const holder = $("effects");
-      if (!holder) return;
-      const order = new Map(found.importance.map(([name], index) => [name, index]));
+      const order = new Map(importance.map(([name], index) => [name, index]));
       const effects = found.effects.filter((e) => e.boxes.length > 1 && e.boxes.some((b) => b.count)).sort((a, b) => (order.get(a.knob) ?? 99) - (order.get(b.knob) ?? 99));
       if (!effects.length) { say(holder, "Nothing was measured yet."); return; }
       const range = Charts.effectRange(effects);
-      holder.classList.remove("waiting");
-      if (holder.children.length !== effects.length) {
+      holder.classList.remove("waiting", "nothing");
+      if (holder.querySelectorAll(".chart").length !== effects.length) {
         holder.textContent = "";
-        for (const effect of effects) { const box = document.createElement("div"); box.className = "chart"; box.setAttribute("role", "img"); box.setAttribute("aria-label", `Distribution of time by value of ${effect.knob}`); holder.append(box); }
+        for (let index = 0; index < effects.length; index++) { const box = document.createElement("div"); box.className = "chart"; box.setAttribute("role", "img"); holder.append(box); }
       }
-      effects.forEach((effect, index) => Charts.draw(holder.children[index], () => Charts.effect(holder.children[index], effect, range)));
+      effects.forEach((effect, index) => {
+        holder.children[index].setAttribute("aria-label", `Distribution of time by value of ${effect.knob}`);
+        Charts.draw(holder.children[index], () => Charts.effect(holder.children[index], effect, range));
+      });
+    }
+
+    // Effects at once; their order and the heat map's knobs when the importances, which take longer, are there.
+    async function analyse() {
+      found = inline("analysis") || await facts(`/api/campaigns/${id}/analysis`);
+      drawAnalysis();
+      importance = inline("importances") || await facts(`/api/campaigns/${id}/importance`);
+      drawImportance();
+      fillSelects(importance);
+      if (importance.length) drawAnalysis();
+      if (table.position.length && hasTimes()) drawHeat();
     }
 
     choose("progress-axis", (value) => { axis = value; drawProgress(); });
@@ -74,11 +92,10 @@
     progress = table.progress;
     fillSelects([]);
     drawPoints();
-    const found = inline("analysis") || await facts(`/api/campaigns/${id}/analysis`);
-    fillSelects(found.importance);
-    drawAnalysis(found);
-    drawHeat();
-    if (!document.body.dataset.standalone) follow(id, root, () => table, (added) => { append(table, added); drawProgress(); }, drawAnalysis, () => { if (hasTimes()) { drawHeat(); drawParallel(); } });
+    await analyse();
+    const grew = (added) => { append(table, added); drawProgress(); };
+    const redraw = async () => { await analyse(); if (hasTimes()) drawParallel(); };
+    if (!document.body.dataset.standalone) follow(id, root, table, grew, redraw);
   }
 
   function append(table, added) {
@@ -97,14 +114,14 @@
     table.total = added.total;
   }
 
-  function follow(id, root, table, grew, drawAnalysis, redraw) {
+  function follow(id, root, table, grew, redraw) {
     let state = root.dataset.state, evaluated = Number(root.dataset.evaluated), analysed = performance.now(), busy = false;
     if (state !== "running") return;
     const timer = setInterval(async () => {
       if (document.hidden || busy) return;
       busy = true;
       try {
-        const ids = table().id;
+        const ids = table.id;
         const news = await facts(`/campaigns/${id}/live?after=${ids.length ? ids[ids.length - 1] : 0}&evaluated=${evaluated}`);
         for (const [name, html] of Object.entries(news.parts)) replace($(`part-${name}`), html);
         if (news.points && news.points.position.length) grew(news.points);
@@ -112,8 +129,7 @@
         const ended = news.state !== "running";
         if (ended || performance.now() - analysed > 8000) {
           analysed = performance.now();
-          drawAnalysis(await facts(`/api/campaigns/${id}/analysis`));
-          redraw();
+          await redraw();
         }
         state = news.state;
         root.dataset.state = state;

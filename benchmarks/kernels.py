@@ -1,0 +1,146 @@
+"""Search the phases on the mission case and the last ones on every case; time defaults and champions in one run.
+
+    python benchmarks/kernels.py --phase-budget 200 --case-budget 400 --db r.db -o benchmarks/results/kernels_h200.json
+
+Writes, per case: each default and champion (p50 with interval, warm and cold, ratio to the best backend of PyTorch),
+PyTorch's backends, and how the search went. Needs a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evo.errors import InputError
+from evo.evaluate import Contest
+from evo.measure import gain_interval, median_interval
+from evo.provenance import describe_environment
+from evo.record import open_record
+from evo.tune import SearchRequest, bind, build_all, raise_fleet, resolve, search_with
+
+PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
+CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phases", nargs="*", default=list(PHASES))
+    parser.add_argument("--cases", nargs="*", default=list(CASES))
+    parser.add_argument("--case-bases", nargs="*", default=["phase5"])
+    parser.add_argument("--phase-budget", type=int, default=200)
+    parser.add_argument("--case-budget", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--proposer", default="evo")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--db", default="results.db")
+    parser.add_argument("--out", "-o", type=Path, required=True)
+    options = parser.parse_args()
+    started = time.time()
+
+    def say(line: str) -> None:
+        print(f"[{time.time() - started:6.1f}] {line}", flush=True)
+
+    cases: dict[str, Any] = {}
+    report: dict[str, Any] = {"study": "kernels", "cases": cases}
+    first = _request("phase4", "mission", options, options.phase_budget)
+    with open_record(options.db) as record, raise_fleet(first, resolve(first)) as fleet:
+        ready = fleet.ready
+        environment = describe_environment(ready.facts, ready.toolchain, ready.torch, Path(__file__).parent)
+        report |= {"environment": asdict(environment), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        for case in options.cases:
+            mission = case == "mission"
+            bases = options.phases if mission else options.case_bases
+            budget = options.phase_budget if mission else options.case_budget
+            fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
+            cases[case] = _one_case(fleet, record, case, bases, options, budget, say)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
+    say(f"wrote {options.out}")
+
+
+def _request(base: str, case: str, options: argparse.Namespace, budget: int) -> SearchRequest:
+    causal = case.endswith("-causal")
+    return SearchRequest(
+        base=base,
+        case=case.removesuffix("-causal"),
+        causal=causal,
+        target="cuda",
+        proposer=options.proposer,
+        budget=budget,
+        seed=options.seed,
+        db=options.db,
+        rounds=options.rounds,
+        proof=base == "phase4" and case == "mission",
+    )
+
+
+def _one_case(
+    fleet: Any, record: Any, case: str, bases: list[str], options: argparse.Namespace, budget: int, say: Any
+) -> dict[str, Any]:
+    labels: dict[str, list[str]] = {}
+    variants = {}
+    searches: dict[str, Any] = {}
+    for base in bases:
+        request = _request(base, case, options, budget)
+        setting = resolve(request)
+        try:
+            result = search_with(fleet, request, setting, record)
+        except InputError as error:
+            say(f"{case} {base}: {error}")
+            continue
+        progress = result.progress
+        searches[base] = {"campaign": result.campaign_id, "evaluated": progress.evaluated, "valid": progress.valid}
+        searches[base] |= {"per_s": progress.per_s, "rejected": dict(progress.rejected), "best_us": progress.best_us}
+        binding = bind(setting, fleet)
+        default = binding.variant(binding.space.default)
+        variants[default.key] = default
+        labels.setdefault(default.key, []).append(f"{base} default")
+        if result.crowning and result.crowning.reigning:
+            champion = record.variant(result.crowning.reigning[0]).variant()
+            variants[champion.key] = champion
+            labels.setdefault(champion.key, []).append(f"{base} champion")
+        shown = f"{progress.best_us:.2f} us" if progress.best_us else "nothing valid"
+        say(f"{case} {base}: {progress.valid} of {progress.evaluated} valid, {shown}, {progress.per_s:.1f}/s")
+    entries = build_all(fleet, list(variants.values()))
+    contest = fleet.contest(entries, options.rounds)
+    if not isinstance(contest, Contest):
+        say(f"{case}: contest failed: {contest}")
+        return {"searches": searches, "failed": asdict(contest)}
+    for key, rejected in contest.rejected.items():
+        say(f"{case} {labels[key]}: {rejected.stage}: {rejected.reason}: {rejected.detail[:200]}")
+    rows = _rows(contest, labels, variants, dict(entries_resources(entries)))
+    for row in rows:
+        say(f"{case:15} {row['l2']:5} {row['contender']:22} {row['p50_us']:9.3f} us  {row['ratio']:.3f}")
+    return {"searches": searches, "times": rows, "rejected": {k: asdict(r) for k, r in contest.rejected.items()}}
+
+
+def entries_resources(entries: list[tuple[Any, Any]]) -> list[tuple[str, dict[str, int]]]:
+    """What the assembler said of each variant, by key."""
+    return [(variant.key, asdict(built.resources)) for variant, built in entries]
+
+
+def _rows(
+    contest: Contest, labels: dict[str, list[str]], variants: dict[str, Any], resources: dict[str, Any]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for l2, times in (("warm", contest.warm_us), ("cold", contest.cold_us)):
+        theirs = {name: samples for name, samples in times.items() if name.startswith("baseline:")}
+        best = min(theirs, key=lambda name: median_interval(theirs[name]).median)
+        for name, samples in times.items():
+            time_us, ratio = median_interval(samples), gain_interval(samples, theirs[best])
+            row = {"l2": l2, "p50_us": time_us.median, "low_us": time_us.low, "high_us": time_us.high}
+            row |= {"ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
+            row |= {"against": best.removeprefix("baseline:")}
+            if name in labels:
+                row |= {"configuration": dict(variants[name].configuration), "resources": resources[name], "key": name}
+            rows += [{"contender": label, **row} for label in labels.get(name, [name.removeprefix("baseline:")])]
+    return rows
+
+
+if __name__ == "__main__":
+    main()

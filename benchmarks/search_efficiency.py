@@ -1,0 +1,309 @@
+"""How few trials does each proposer need? Plays every proposer on every space whose times are all known.
+
+    python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl
+    python -m benchmarks.search_efficiency report --runs build/search_runs.jsonl
+
+`run` appends one line per run and skips runs that are there already, so it may be stopped and taken up. `report` writes
+benchmarks/results/search_efficiency.json, the plots beside it, and prints the table.
+
+Score of a run: mean over its evaluations of (random's expectation - best so far) / (random's expectation - optimum), up
+to the evaluation where random search is expected to have covered 95 % of the way from median to optimum; 0 is random
+search, 1 is the optimum at once. With noise, times told to the proposer are disturbed, and the result at n evaluations
+is the one of the three best told that wins when each is timed 20 times more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.search_peers import OWN, PEERS, peer
+from benchmarks.search_spaces import judged_space, space_names
+from evo.outcome import Measured, Rejected, Stage
+
+Array = npt.NDArray[Any]
+RESULT = Path("benchmarks/results/search_efficiency.json")
+CHECKPOINTS = (25, 50, 100, 200, 400)
+COVERED = 0.95
+SCORED_MOST = 200
+FINALISTS, RETIMED = 3, 20
+
+
+@lru_cache(maxsize=16)
+def random_expectation(name: str, budget: int) -> tuple[Array, int]:
+    """Expected best of n draws without replacement for n = 1, 2, ..., and the evaluation that ends the score.
+
+    Ends at `budget`, or once the score has ended and SCORED_MOST is passed.
+    """
+    times = judged_space(name).times_us
+    optimum, median, worst = np.nanmin(times), np.nanmedian(times), np.nanmax(times)
+    ascending = np.sort(np.where(np.isnan(times), worst, times))
+    count = len(ascending)
+    rank = np.arange(count + 1)
+    none_better = np.ones(count + 1)  # chance that no draw so far is among the `rank` best
+    expected: list[float] = []
+    ends = 0
+    while len(expected) < min(budget, count) and not (ends and len(expected) >= SCORED_MOST):
+        drawn = len(expected)
+        none_better = none_better * np.clip((count - rank - drawn) / (count - drawn), 0, None)
+        none_better = none_better[: int(np.searchsorted(-none_better, -1e-15)) + 1]  # the rest is as good as zero
+        rank = rank[: len(none_better)]
+        best_is = -np.diff(np.append(none_better, 0.0))[:count]  # chance that the best draw has each rank
+        expected.append(float(ascending[: len(best_is)] @ best_is))
+        if not ends and expected[-1] <= median - COVERED * (median - optimum):
+            ends = len(expected)
+    return np.array(expected), ends or len(expected)
+
+
+def play(name: str, proposer_name: str, seed: int, budget: int, noise: float) -> dict[str, Any]:
+    """One search: the true time after each evaluation of what would be promoted then, and what it cost."""
+    judged = judged_space(name)
+    rng = np.random.default_rng([seed, 7])
+    began = time.process_time()
+    proposer = peer(proposer_name, judged.space, seed, budget)
+    true: list[float] = []
+    told: list[float] = []
+    while len(true) < budget:
+        asked = proposer.ask(1)
+        if not asked:
+            break
+        (configuration,) = asked
+        row = int(judged.space.row_numbers(np.array([configuration.indices]))[0])
+        exact = float(judged.times_us[row])
+        disturbed = exact * float(np.exp(noise * rng.standard_normal())) if noise else exact
+        true.append(exact)
+        told.append(disturbed)
+        ran = np.isfinite(exact)
+        proposer.tell(configuration, Measured((disturbed,)) if ran else Rejected(Stage.BUILD, "recorded_failure"))
+    cpu_s = time.process_time() - began
+    curve = promoted(np.array(true), np.array(told), noise, rng)
+    return {
+        "space": name,
+        "proposer": proposer_name,
+        "seed": seed,
+        "noise": noise,
+        "budget": budget,
+        "cpu_s": round(cpu_s, 3),
+        "score": round(score(name, curve), 4),
+        "within_5": first_within(name, curve, 1.05),
+        "within_1": first_within(name, curve, 1.01),
+        "curve": [round(float(f), 5) for f in np.nanmin(judged.times_us) / curve],  # fraction of the optimum
+    }
+
+
+def promoted(true: Array, told: Array, noise: float, rng: np.random.Generator) -> Array:
+    """True time of what would be promoted after each evaluation; inf before anything ran."""
+    if not noise:
+        return np.asarray(np.minimum.accumulate(np.where(np.isnan(true), np.inf, true)))
+    curve = np.full(len(true), np.inf)
+    order: list[int] = []
+    retimed = true * np.exp(noise / np.sqrt(RETIMED) * rng.standard_normal(len(true)))
+    for place in range(len(true)):
+        if np.isfinite(told[place]):
+            order = sorted([*order, place], key=lambda p: told[p])[:FINALISTS]
+        if order:
+            curve[place] = true[min(order, key=lambda p: retimed[p])]
+    return curve
+
+
+def score(name: str, curve: Array) -> float:
+    """0 = random search, 1 = the optimum at once; see the module's text."""
+    times = judged_space(name).times_us
+    expected, last = random_expectation(name, 3000)
+    count = min(last, len(curve), SCORED_MOST)
+    best = np.where(np.isfinite(curve[:count]), curve[:count], np.nanmedian(times))
+    return float(np.mean((expected[:count] - best) / (expected[:count] - np.nanmin(times))))
+
+
+def first_within(name: str, curve: Array, factor: float) -> int | None:
+    """Evaluations until the result is within this factor of the optimum."""
+    found = np.flatnonzero(curve <= factor * np.nanmin(judged_space(name).times_us))
+    return int(found[0]) + 1 if len(found) else None
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Play what is asked for and not there yet, cheap proposers and low seeds first."""
+    path: Path = arguments.runs
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = {(r["space"], r["proposer"], r["seed"], r["noise"], r["budget"]) for r in read_runs(path)}
+    low, high = (int(s) for s in arguments.seeds.split(":"))
+    wanted = [
+        (space, proposer, seed, noise, arguments.budget)
+        for seed in range(low, high)
+        for noise in arguments.noise
+        for proposer in arguments.proposers
+        for space in arguments.spaces or space_names()
+    ]
+    missing = [w for w in wanted if (w[0], w[1], w[2], w[3], w[4]) not in done]
+    print(f"{len(missing)} runs of {len(wanted)} to play", flush=True)
+    with ProcessPoolExecutor(arguments.jobs) as pool, path.open("a") as file:
+        futures = [
+            pool.submit(play, space, proposer, seed, budget, noise) for space, proposer, seed, noise, budget in missing
+        ]
+        for number, future in enumerate(as_completed(futures), 1):
+            file.write(json.dumps(future.result(), separators=(",", ":")) + "\n")
+            file.flush()
+            if number % 100 == 0:
+                print(f"{number} of {len(missing)}", flush=True)
+
+
+def read_runs(path: Path) -> Iterator[dict[str, Any]]:
+    """The runs played so far; a line cut short by an interruption is skipped."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one proposer on one space, or over several spaces."""
+    curves = [np.array(r["curve"]) for r in runs]
+    reached = {n: [float(c[min(n, len(c)) - 1]) for c in curves] for n in CHECKPOINTS}
+    at_200 = {k: float(np.mean([r[k] is not None and r[k] <= 200 for r in runs])) for k in ("within_1", "within_5")}
+    scores = np.array([r["score"] for r in runs])
+    return {
+        "runs": len(runs),
+        "score": round(float(scores.mean()), 4),
+        "score_error": round(float(scores.std() / max(1, len(scores)) ** 0.5), 4),
+        "fraction": {str(n): round(float(np.mean(f)), 4) for n, f in reached.items()},
+        "within_1_at_200": round(at_200["within_1"], 3),
+        "within_5_at_200": round(at_200["within_5"], 3),
+        "median_to_5": _median_or_none([r["within_5"] for r in runs]),
+        "median_to_1": _median_or_none([r["within_1"] for r in runs]),
+        "cpu_s": round(float(np.mean([r["cpu_s"] for r in runs])), 3),
+    }
+
+
+def _median_or_none(counts: list[int | None]) -> float | None:
+    median = float(np.median([np.inf if c is None else c for c in counts]))
+    return median if np.isfinite(median) else None
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the summary and the plots from the runs played."""
+    runs = list(read_runs(arguments.runs))
+    cells: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
+    for one in runs:
+        cells.setdefault((one["noise"], one["proposer"], one["space"]), []).append(one)
+    rows = [{"noise": n, "proposer": p, "space": s, **summarise(cells[n, p, s])} for n, p, s in sorted(cells)]
+    summary = {
+        "format": "evo_search_efficiency",
+        "version": 1,
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "budget": max((r["budget"] for r in runs), default=0),
+        "covered": COVERED,
+        "scored_most": SCORED_MOST,
+        "spaces": _describe(sorted({r["space"] for r in runs})),
+        "means": _means(rows),
+        "rows": rows,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
+    for line in table(summary):
+        print(line)
+    from benchmarks.search_plots import draw
+
+    draw([r for r in runs if r["noise"] == 0], arguments.output.parent)
+
+
+def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each proposer over all spaces of a kind, every space weighing the same."""
+    found = []
+    for noise, proposer in sorted({(r["noise"], r["proposer"]) for r in rows}):
+        of_proposer = [r for r in rows if (r["noise"], r["proposer"]) == (noise, proposer)]
+        for kind in ("measured", "made up", "all"):
+            chosen = [
+                r for r in of_proposer if kind == "all" or r["space"].startswith("made-up") == (kind == "made up")
+            ]
+            if chosen:
+                found.append({"noise": noise, "proposer": proposer, "kind": kind, **_mean_of(chosen)})
+    return found
+
+
+def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def mean(pick: Any) -> float:
+        return round(float(np.mean([pick(r) for r in rows])), 4)
+
+    error = float(np.sqrt(np.sum([r["score_error"] ** 2 for r in rows])) / len(rows))
+    return {
+        "spaces": len(rows),
+        "runs": int(np.sum([r["runs"] for r in rows])),
+        "score": mean(lambda r: r["score"]),
+        "score_error": round(error, 4),
+        "fraction": {str(n): mean(lambda r, n=n: r["fraction"][str(n)]) for n in CHECKPOINTS},
+        "within_1_at_200": mean(lambda r: r["within_1_at_200"]),
+        "within_5_at_200": mean(lambda r: r["within_5_at_200"]),
+        "cpu_s": mean(lambda r: r["cpu_s"]),
+    }
+
+
+def table(summary: dict[str, Any], kind: str = "all", noise: float = 0.0) -> Iterable[str]:
+    """The Markdown table for the README, best score first."""
+    yield "| proposer | score | of the optimum at 50 / 100 / 200 / 400 | within 1 % at 200 | within 5 % | CPU s |"
+    yield "|---|---|---|---|---|---|"
+    means = [m for m in summary["means"] if (m["kind"], m["noise"]) == (kind, noise)]
+    for mean in sorted(means, key=lambda m: -m["score"]):
+        fractions = " / ".join(f"{mean['fraction'][str(n)]:.3f}" for n in (50, 100, 200, 400))
+        shares = f"{mean['within_1_at_200']:.0%} | {mean['within_5_at_200']:.0%}"
+        scored = f"{mean['score']:.2f} ± {mean['score_error']:.2f}"
+        yield f"| {mean['proposer']} | {scored} | {fractions} | {shares} | {mean['cpu_s']:.1f} |"
+
+
+def _describe(names: list[str]) -> dict[str, Any]:
+    found = {}
+    for name in names:
+        times = judged_space(name).times_us
+        found[name] = {
+            "configurations": len(times),
+            "fail": round(float(np.isnan(times).mean()), 4),
+            "optimum_us": round(float(np.nanmin(times)), 3),
+            "median_us": round(float(np.nanmedian(times)), 3),
+            "scored_to": min(SCORED_MOST, random_expectation(name, 3000)[1]),
+        }
+    return found
+
+
+def _commit() -> str:
+    if "EVO_COMMIT" in os.environ:
+        return os.environ["EVO_COMMIT"]
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    player = commands.add_parser("run", help="play searches")
+    player.add_argument("--seeds", default="0:25", help="first:last+1")
+    player.add_argument("--budget", type=int, default=400)
+    player.add_argument("--noise", type=float, nargs="+", default=[0.0], help="relative, e.g. 0 0.03 0.06")
+    player.add_argument("--proposers", nargs="+", default=[*OWN, *PEERS])
+    player.add_argument("--spaces", nargs="+", default=None)
+    player.add_argument("--jobs", type=int, default=os.cpu_count())
+    reporter = commands.add_parser("report", help="summarise what was played")
+    reporter.add_argument("--output", type=Path, default=RESULT)
+    for command in (player, reporter):
+        command.add_argument("--runs", type=Path, default=Path("build/search_runs.jsonl"))
+    arguments = parser.parse_args()
+    (run if arguments.command == "run" else report)(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The commands about what is recorded: runs and their exports, reports, the dashboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+runs_app = typer.Typer(help="Recorded campaigns: list, show, export.", invoke_without_command=True)
+
+DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
+
+
+@runs_app.callback()
+def runs(
+    context: typer.Context,
+    db: DbOption = "results.db",
+    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recorded campaigns, newest first.
+
+    Example: evo runs --limit 5
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from evo import present
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+    else:
+        hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
+        present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
+
+
+@runs_app.command("show")
+def runs_show(
+    campaign: CampaignArgument,
+    db: DbOption = "results.db",
+    limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a campaign's trials, the fastest first.
+
+    Example: evo runs show 3 --limit 10
+    """
+    from evo import present
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        record.campaign(campaign)
+        rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+    else:
+        present.print_rows(rows, empty="No trials yet")
+
+
+@runs_app.command("export")
+def runs_export(
+    campaign: CampaignArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="trials.csv, trials.parquet or trials.t4.json.")],
+    db: DbOption = "results.db",
+) -> None:
+    """Write a campaign's trials as CSV, Parquet or T4, told by the file's ending.
+
+    Example: evo runs export 3 -o trials.csv
+    """
+    from evo.errors import InputError
+    from evo.export import json_text, write_file
+    from evo.interchange import t4_of_campaign, trials_csv, trials_parquet
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        record.campaign(campaign)
+        content: str | bytes
+        if out.suffix == ".csv":
+            content = trials_csv(record.trials(campaign))
+        elif out.suffix == ".parquet":
+            content = trials_parquet(record.trials(campaign))
+        elif out.suffix == ".json":
+            content = json_text(t4_of_campaign(record, campaign))
+        else:
+            raise InputError(f"-o {out}: expected a name that ends in .csv, .parquet or .json (T4)")
+    write_file(out, content)
+    print(out)
+
+
+@runs_app.command("export-optuna")
+def runs_export_optuna(
+    campaign: CampaignArgument,
+    storage: Annotated[str, typer.Option("--storage", help="An Optuna storage URL.")] = "sqlite:///optuna.db",
+    db: DbOption = "results.db",
+) -> None:
+    """Write a campaign as an Optuna study, so that optuna-dashboard shows it.
+
+    Example: evo runs export-optuna 3 --storage sqlite:///optuna.db
+    """
+    from evo.interchange import export_optuna
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        study = export_optuna(record, campaign, storage)
+    print(f"study {study} in {storage}; optuna-dashboard {storage} shows it")
+
+
+def report(
+    campaign: CampaignArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    kind: Annotated[str, typer.Option("--format", help="html or md; empty: by the file's ending.")] = "",
+    db: DbOption = "results.db",
+) -> None:
+    """Write a campaign as one self-contained page, or as Markdown for a pull request.
+
+    Example: evo report 3 -o report.html
+    """
+    from evo.dashboard.report import write_report
+    from evo.record import open_record
+
+    with open_record(db, create=False) as record:
+        print(write_report(record, campaign, out, format=kind or None))
+
+
+def dashboard(
+    db: DbOption = "results.db",
+    host: Annotated[str, typer.Option(help="Anything but loopback needs --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8421,
+    token: Annotated[str, typer.Option(help="What visitors must show when the host is not loopback.")] = "",
+) -> None:
+    """Show results.db in a browser, live while a search runs.
+
+    Example: evo dashboard --db results.db
+    """
+    from evo.dashboard.server import serve
+
+    serve(db, host, port, token or None)

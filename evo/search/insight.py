@@ -1,0 +1,173 @@
+"""Insights: what the trials so far, failures among them, say about those not tried; the most promising come first.
+
+The model sees ranks, not times: a cliff of slow configurations must not drown the differences among fast ones. Failures
+rank last, and a second regression on the same process says how likely a candidate is to run at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+from threadpoolctl import ThreadpoolController
+
+from evo.search.coordinates import Coordinates
+from evo.search.gaussian import GaussianModel
+from evo.search.history import History, Indices
+from evo.search.pool import CENTRES, Pool
+
+Array = npt.NDArray[Any]
+
+GROWTH = 1.2  # the length scales are learned anew whenever there are so many times more trials
+TRIALS_MOST = 300  # that the process is conditioned on: the better half by time, the rest at random
+ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
+LEAST_VALID = 0.02  # nothing is ever ruled out
+
+
+class Insight:
+    """The surrogate of one search: refreshed from its history, asked for the best of its pool."""
+
+    def __init__(self, coordinates: Coordinates, pool: Pool, bred: bool = True) -> None:
+        """bred: whether candidates are bred from elites, or strangers only."""
+        self.coordinates = coordinates
+        self.pool = pool
+        self.bred = bred
+        self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
+        self.threads = ThreadpoolController()
+        self.trained: list[int] = []  # places in the history that the model is conditioned on
+        self.seen = 0  # trials of the history that were looked at
+        self.learned_at = 0  # trials when the length scales were last learned
+
+    def propose(
+        self, rng: np.random.Generator, history: History, count: int, polish: bool = False
+    ) -> list[tuple[Indices, str]]:
+        """Up to `count` untried configurations, most promising first, with the operator each came from.
+
+        polish: take the untried neighbours of the best first, likeliest fast one leading.
+        """
+        with self.threads.limit(limits=1, user_api="blas"):  # matrices this small only wait for their threads
+            return self._propose(rng, history, count, polish)
+
+    def _propose(
+        self, rng: np.random.Generator, history: History, count: int, polish: bool
+    ) -> list[tuple[Indices, str]]:
+        self._refresh(rng, history)
+        chosen = self._polish(history, count) if polish else []
+        if len(chosen) < count:
+            known = {indices for indices, _ in chosen}
+            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
+        if len(chosen) < count:  # the pool ran dry
+            self._gather(rng, history)
+            known = {indices for indices, _ in chosen}
+            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
+        return chosen
+
+    def _refresh(self, rng: np.random.Generator, history: History) -> None:
+        if not self.trained or len(history.trials) >= GROWTH * self.learned_at:
+            self._gather(rng, history, learn=True)
+            return
+        if len(self.trained) + len(history.trials) - self.seen > TRIALS_MOST + ADDED_MOST:
+            self._gather(rng, history)
+            return
+        elites = {t.indices for t in history.best(CENTRES)} if len(history.trials) > self.seen else set()
+        for place in range(self.seen, len(history.trials)):
+            trial = history.trials[place]
+            self.model.add_point(self.coordinates.of(np.array([trial.indices]))[0])
+            self.trained.append(place)
+            if self.bred and trial.indices in elites:
+                added = self.pool.add_neighbours(history, trial.indices)
+                if len(added):
+                    self.model.add_candidates(self.coordinates.of(added))
+        self.seen = len(history.trials)
+
+    def _gather(self, rng: np.random.Generator, history: History, learn: bool = False) -> None:
+        """Choose the trials to learn from and a new pool, and fit."""
+        count = len(history.trials)
+        places = np.arange(count)
+        if count > TRIALS_MOST:
+            order = np.argsort(history.times_us, kind="stable")
+            half = TRIALS_MOST // 2
+            others = rng.choice(order[half:], TRIALS_MOST - half, replace=False)
+            places = np.sort(np.concatenate([order[:half], others]))
+        self.trained = [int(p) for p in places]
+        self.seen = count
+        self.pool.refill(rng, history, self.bred)
+        rows = np.array([history.trials[p].indices for p in self.trained])
+        targets = normal_scores(history.times_us)[self.trained]
+        self.model.fit(self.coordinates.of(rows), targets, self.coordinates.of(self.pool.rows), learn)
+        if learn:
+            self.learned_at = count
+
+    def _choose(self, history: History, count: int) -> list[tuple[Indices, str]]:
+        if not len(self.pool.rows):
+            return []
+        value, deviation = self._promise(history)
+        for indices in history.in_flight:
+            deviation = deviation * self._unlike(indices)
+        chosen: list[tuple[Indices, str]] = []
+        taken = np.zeros(len(self.pool.rows), bool)
+        while len(chosen) < count and not taken.all():
+            score = np.where(taken, -np.inf, value(deviation))
+            best = int(np.argmax(score))
+            taken[best] = True
+            indices = tuple(self.pool.rows[best].tolist())
+            if not history.is_taken(indices):
+                chosen.append((indices, self.pool.operators[best]))
+                if len(chosen) < count:
+                    deviation = deviation * self._unlike(indices)
+        return chosen
+
+    def _polish(self, history: History, count: int) -> list[tuple[Indices, str]]:
+        """Untried configurations that differ from the best in one knob, by what the model expects of them."""
+        best = np.array(history.best()[0].indices)
+        beside = np.flatnonzero((self.pool.rows != best).sum(axis=1) == 1)
+        mean = self.model.mean(normal_scores(history.times_us)[self.trained])[beside]
+        ranked = [tuple(self.pool.rows[i].tolist()) for i in beside[np.argsort(mean, kind="stable")]]
+        return [(indices, "polish") for indices in ranked if not history.is_taken(indices)][:count]
+
+    def _promise(self, history: History) -> tuple[Any, Array]:
+        """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
+        times = history.times_us
+        targets = normal_scores(times)[self.trained]
+        mean = self.model.mean(targets)
+        least = targets.min()
+        ran = np.isfinite(times[self.trained])
+        valid: Array | float = 1.0
+        if not ran.all():
+            share = float(ran.mean())
+            valid = np.clip(self.model.mean(ran - share) + share, LEAST_VALID, 1.0)
+
+        def value(deviation: Array) -> Array:
+            return np.asarray(expected_improvement(mean, deviation, least) * valid)
+
+        return value, self.model.deviation()
+
+    def _unlike(self, indices: Indices) -> Array:
+        """How much of the deviation is left once this configuration will be known."""
+        likeness = self.model.likeness(self.coordinates.of(np.array([indices]))[0])
+        left: Array = np.sqrt(np.maximum(1 - likeness * likeness, 1e-4))
+        return left
+
+
+def normal_scores(times_us: Array) -> Array:
+    """Times as standard normal quantiles of their ranks, failures (nan) together in the last place."""
+    failed = np.isnan(times_us)
+    filled = np.where(failed, np.inf, times_us)
+    ranks = np.argsort(np.argsort(filled, kind="stable"), kind="stable").astype(float)
+    if failed.any():
+        ranks[failed] = ranks[failed].max()
+    scores = ndtri((ranks + 0.5) / len(times_us))
+    spread = scores.std()
+    result: Array = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
+    return result
+
+
+def expected_improvement(mean: Array, deviation: Array, least: float) -> Array:
+    """Mean gain below `least` of a normal target (zero where it is worse)."""
+    mean, deviation = np.asarray(mean, np.float32), np.asarray(deviation, np.float32)
+    away = (np.float32(least) - mean) / deviation
+    density = np.exp(-0.5 * away * away) / np.sqrt(2 * np.pi)
+    result: Array = (np.float32(least) - mean) * ndtr(away) + deviation * density
+    return result

@@ -1,0 +1,54 @@
+"""The judge of searches: its scale, its expectation of random search, and that it can be stopped and taken up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import search_efficiency as judge
+from benchmarks.search_spaces import judged_space
+
+SPACE = "made-up cliffs"
+
+
+def test_the_expectation_of_random_search_is_what_random_search_does() -> None:
+    expected, _ = judge.random_expectation(SPACE, 100)
+    times = judged_space(SPACE).times_us
+    worst = np.nanmax(times)
+    rng = np.random.default_rng(0)
+    drawn = np.where(np.isnan(times), worst, times)[rng.integers(0, len(times), (4000, 50))]
+    assert drawn.min(axis=1).mean() == pytest.approx(expected[49], rel=0.03)
+    assert (np.diff(expected) <= 0).all()
+
+
+def test_the_scale_runs_from_random_to_the_optimum_at_once() -> None:
+    expected, _ = judge.random_expectation(SPACE, 3000)
+    assert judge.score(SPACE, np.full(200, np.nanmin(judged_space(SPACE).times_us))) == pytest.approx(1)
+    assert judge.score(SPACE, expected[:200]) == pytest.approx(0, abs=1e-9)
+
+
+def test_noise_is_told_and_the_finalists_are_timed_again() -> None:
+    true = np.array([10.0, np.nan, 9.0, 9.5])
+    told = np.array([8.0, np.nan, 12.0, 9.0])
+    curve = judge.promoted(true, told, 0.03, np.random.default_rng(0))
+    assert curve.tolist() == [10.0, 10.0, 9.0, 9.0]
+
+
+def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.jsonl"
+    arguments = argparse.Namespace(
+        runs=runs, seeds="0:2", noise=[0.0], proposers=["random", "genetic"], spaces=[SPACE], budget=25, jobs=1
+    )
+    judge.run(arguments)
+    first = runs.read_text()
+    runs.write_text(first + '{"cut')
+    judge.run(arguments)
+    assert runs.read_text() == first + '{"cut'
+    judge.report(argparse.Namespace(runs=runs, output=tmp_path / "out" / "efficiency.json"))
+    summary = json.loads((tmp_path / "out" / "efficiency.json").read_text())
+    assert {r["proposer"] for r in summary["rows"]} == {"random", "genetic"}
+    assert sum("|" in line for line in judge.table(summary)) == 4
