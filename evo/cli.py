@@ -110,7 +110,7 @@ def search(
         bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
     ] = False,
     proof: Annotated[
-        bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
+        bool, typer.Option(help="First prove that every knob is live and that wrong kernels are caught.")
     ] = True,
     sanitize: Annotated[
         bool, typer.Option(help="Run compute-sanitizer on what is to be promoted, where it is installed.")

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,13 +24,14 @@ import ray.exceptions
 from evo.errors import InputError, WorkersLost
 from evo.evaluate import Contest
 from evo.outcome import Built, Done, Rejected, Stage
-from evo.sweeper import Sweeper
+from evo.sweeper import FOLDER, Sweeper
 from evo.targets import build
 from evo.variant import Variant
 from evo.worker import Ready, Seat, WorkerSpec
 
 _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device is never idle for the driver's sake
 _LOSSES = 2  # workers that one variant may take with it before it is given up
+_CONTEST_S = 6 * 3600.0  # longer than any promotion; its parts have limits of their own
 _RAISES = 3  # tries to raise a lost seat again
 _GRACE_S = 15.0  # beyond a builder's own time limit, for the process to start and to answer
 _STORE_BYTES = 256 * 2**20  # Ray's object store: binaries pass through it, nothing large
@@ -80,6 +82,7 @@ class _Timed:
 
 def _build(variant: Variant, timeout_s: float) -> _Timed:
     started = time.time()
+    tempfile.tempdir = os.environ.get(FOLDER) or tempfile.tempdir  # what is left when this process is killed, goes too
     return _Timed(build(variant, timeout_s), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
 
 
@@ -107,8 +110,8 @@ class _SeatActor:
         ended = time.time() - self._seat.recovery_s
         return _Timed(outcome, socket.gethostname(), started, ended, self._seat.recovery_s)
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
-        return self._seat.contest(entries, rounds)
+    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool) -> Contest | Rejected:
+        return self._seat.contest(entries, rounds, sanitized)
 
     def turn_to(self, case: Any) -> Ready:
         return self._seat.turn_to(case)
@@ -203,7 +206,9 @@ class Fleet:
         except ray.exceptions.RayTaskError as error:
             raise InputError(_first_line(error)) from None
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
+    def contest(
+        self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False
+    ) -> Contest | Rejected:
         """Promotion's timing on the first seat, alone. Raises: WorkersLost when no seat is left."""
         while not self._seats and self._rising:
             self.wait(1.0)
@@ -212,7 +217,7 @@ class Fleet:
         seat = self._seats[0]
         try:
             answer: Contest | Rejected = ray.get(
-                seat.actor.contest.remote(list(entries), rounds), timeout=3 * self.spec.contest_s + 60
+                seat.actor.contest.remote(list(entries), rounds, sanitized), timeout=_CONTEST_S
             )
         except ray.exceptions.RayError as error:
             self._replace(seat)

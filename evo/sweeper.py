@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 
 MARK = "EVO_FLEET"
+FOLDER = "EVO_FLEET_FOLDER"  # where the fleet's processes on this machine put their temporary files
+_LONGEST = 32  # characters of a temporary folder: Ray puts sockets below it, whose names may have 107 in all
 
 # Waits for the end of file on its input. One grep finds all marked processes; new ones may start while it looks, so it
 # looks again until there is none.
@@ -28,7 +30,7 @@ while [ $tries -lt 50 ]; do
   kill -KILL $found 2>/dev/null
   tries=$((tries + 1)); sleep 0.2
 done
-rm -rf "$2"
+rm -rf "$2" || { sleep 1; rm -rf "$2"; }
 """
 
 
@@ -36,7 +38,8 @@ class Sweeper:
     """Marks this process's future children and watches over them; `folder` is theirs to write in."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="evo-fleet-"))  # short: Ray puts socket names under it
+        usual = tempfile.gettempdir()
+        self.folder = Path(tempfile.mkdtemp(prefix="evo-fleet-", dir=usual if len(usual) < _LONGEST else "/tmp"))
         mark = f"{MARK}={secrets.token_hex(8)}"
         environment = {name: value for name, value in os.environ.items() if name != MARK}
         reading, self._writing = os.pipe()
@@ -56,10 +59,12 @@ class Sweeper:
         finally:
             os.close(reading)
         os.environ[MARK] = mark.partition("=")[2]
+        os.environ[FOLDER] = str(self.folder)
 
     def sweep(self) -> None:
         """End what is left and remove the folder, now."""
-        os.environ.pop(MARK, None)
+        for name in (MARK, FOLDER):
+            os.environ.pop(name, None)
         os.close(self._writing)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._watcher.wait(timeout=30)

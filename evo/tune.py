@@ -55,7 +55,7 @@ class SearchRequest:
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
     allow_dead_knobs: bool = False
-    proof: bool = True  # try verification on kernels known to be wrong before the search
+    proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
@@ -263,12 +263,11 @@ def search_with(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
-        if stage.recording is None and not request.resume:
-            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
         if request.proof and stage.recording is None and not request.resume:
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
             prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
-        _crown(fleet, record, result, rounds=request.rounds, say=say)
+        _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
     except KeyboardInterrupt:
         result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"
     except WorkersLost as error:
@@ -376,7 +375,7 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
     return found[:FINALISTS]
 
 
-def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say) -> None:
+def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
     best = record.trials(result.campaign_id, valid_only=True, by_time=True, limit=FINALISTS * 4)
     keys = list(dict.fromkeys(trial.variant_key for trial in best if trial.same_as is None))[:FINALISTS]
@@ -398,7 +397,7 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say
     )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
     entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
-    contest = fleet.contest(entries, rounds)
+    contest = fleet.contest(entries, rounds, sanitized)
     if not isinstance(contest, Contest):
         record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
         say(f"Nothing was promoted: {contest.reason}: {contest.detail[:200]}")
@@ -425,7 +424,13 @@ def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Bu
 
 
 def promote_campaign(
-    campaign_id: int, *, db: str, rounds: int = 40, ray_address: str | None = None, say: Say = lambda _: None
+    campaign_id: int,
+    *,
+    db: str,
+    rounds: int = 40,
+    ray_address: str | None = None,
+    sanitized: bool = True,
+    say: Say = lambda _: None,
 ) -> SearchResult:
     """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
     with open_record(db, create=False) as record:
@@ -449,7 +454,7 @@ def promote_campaign(
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
             place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
             result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
-            _crown(fleet, record, result, rounds=rounds, say=say)
+            _crown(fleet, record, result, rounds=rounds, sanitized=sanitized, say=say)
             return result
 
 

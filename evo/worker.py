@@ -25,6 +25,7 @@ from evo.evaluate import Bench, Contest
 from evo.measure import Timing
 from evo.nursery import Nursery, NurseryLost, tail
 from evo.outcome import Built, Measured, Rejected, Stage, Verified
+from evo.sanitize import sanitize
 from evo.targets import DeviceFacts, LaunchError, make_target
 from evo.variant import Variant
 from evo.workloads import find_workload
@@ -111,7 +112,7 @@ class WorkerProcess:
                 raise WorkerLost(Rejected(Stage.TIMEOUT, "hang", f"no answer within {limit_s:g} s"))
             heard: list[Any] = wait(ears, left)
             if self._nursery in heard and not self._nursery.listen():
-                ears = [self._wire]
+                ears = [self._wire]  # the nursery is gone, and its children are going
 
     def close(self) -> None:
         """End the child and all that it started, at once."""
@@ -182,18 +183,35 @@ class Seat:
             self._replace()  # what else it wrote in that process cannot be known
         return outcome  # type: ignore[no-any-return]
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
-        """Promotion's timing. A finalist that takes the worker down is found, left out, and named in `rejected`."""
-        outcome = self._call(("contest", list(entries), rounds), self.spec.contest_s)
-        if not isinstance(outcome, Rejected):
-            return outcome  # type: ignore[no-any-return]
-        found = {variant.key: self.verify(variant, built, 3) for variant, built in entries}
-        guilty = {key: rejected for key, rejected in found.items() if isinstance(rejected, Rejected)}
+    def contest(
+        self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False
+    ) -> Contest | Rejected:
+        """Promotion's timing. A finalist that the sanitizer objects to, or that takes the worker down, is left out.
+
+        The contest names those in `rejected`.
+        """
+        guilty: dict[str, Rejected] = {}
+        notes: dict[str, str] = {}
+        if sanitized and self.spec.target == "cuda":
+            for variant, built in entries:
+                found = sanitize(variant, built, self.spec.workload, self.spec.case)
+                if isinstance(found, Rejected):
+                    guilty[variant.key] = found
+                else:
+                    notes[variant.key] = found
         rest = [(variant, built) for variant, built in entries if variant.key not in guilty]
-        if not guilty or not rest:
+        outcome: Contest | Rejected = self._call(("contest", rest, rounds), self.spec.contest_s)
+        if isinstance(outcome, Rejected):
+            found_wrong = {variant.key: self.verify(variant, built, 3) for variant, built in rest}
+            fatal = {key: verdict for key, verdict in found_wrong.items() if isinstance(verdict, Rejected)}
+            rest = [(variant, built) for variant, built in rest if variant.key not in fatal]
+            if not fatal or not rest:
+                return outcome
+            guilty |= fatal
+            outcome = self._call(("contest", rest, rounds), self.spec.contest_s)
+        if isinstance(outcome, Rejected):
             return outcome
-        outcome = self._call(("contest", rest, rounds), self.spec.contest_s)
-        return outcome if isinstance(outcome, Rejected) else replace(outcome, rejected={**outcome.rejected, **guilty})
+        return replace(outcome, rejected={**outcome.rejected, **guilty}, sanitizer=notes)
 
     def verify(self, variant: Variant, built: Built, seeds: int) -> Verified | Rejected:
         """Check one variant on every case of the workload, `seeds` fresh seeds each."""
