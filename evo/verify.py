@@ -124,7 +124,7 @@ def _check(program: Program, workload: Workload, truth: Truth, device: str) -> l
             reason = "wrong_output" if bool(torch.isfinite(out).all()) else "not_finite"
             return Rejected(Stage.VERIFY, reason, f"{where}: {found}")
         # Where rows differ in size, as under a causal mask, large ones would hide that small ones are imprecise. Not in
-        # fp32: there a row's conditioning, not the rounding of outputs, sets its error, and right kernels differ widely.
+        # fp32: there a row's conditioning, not the rounding of outputs, sets its error, and right kernels differ much.
         if name in truth.row_bound and not bool((_row_norms(distance) <= truth.row_bound[name]).all()):
             rows = int((_row_norms(distance) > truth.row_bound[name]).sum())
             return Rejected(Stage.VERIFY, "imprecise_rows", f"{where}: {rows} rows beyond their own bound; {found}")
@@ -153,7 +153,8 @@ class _Fenced:
 
 
 def _row_norms(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(tensor, dim=-1)
+    norms: torch.Tensor = torch.linalg.vector_norm(tensor, dim=-1)
+    return norms
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
