@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -126,8 +127,11 @@ def test_a_builder_killed_twice_is_one_rejection(fleet: Fleet, kit: Kit) -> None
     assert isinstance(_until(fleet, lambda: fleet.building() == 0)[0].result, Built)
 
 
-def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(fleet: Fleet, kit: Kit) -> None:
+def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(
+    fleet: Fleet, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Last: it takes the fleet's only seat."""
+    monkeypatch.setattr("evo.fleet._GRACE_S", 1.0)
     fleet._options = {"num_cpus": 1000}  # no node has so many: as if the only one with a GPU were gone
     fleet.spec = _spec(start_s=0.1)
     variant = kit.variant("hang", serial=1)
@@ -157,13 +161,13 @@ def _parent(pid: int) -> int:
 
 
 def _builder() -> int | None:
-    """The process whose compiler is at work: the parent of the shell that guards it."""
+    """The process whose compiler is at work: the parent of the shells that guard it."""
+    mark = f"EVO_FLEET={os.environ['EVO_FLEET']}".encode()
+    guards = set()
     for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes().split(b"\0")
-            mark = os.environ["EVO_FLEET"].encode()
-            if b"evo-build" in words and mark in (path / "environ").read_bytes():
-                return _parent(int(path.name))
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if b"evo-build" in (path / "cmdline").read_bytes().split(b"\0") and mark in (path / "environ").read_bytes():
+                guards.add(int(path.name))
+    with contextlib.suppress(OSError):
+        return next((parent for guard in guards if (parent := _parent(guard)) not in guards), None)
     return None
