@@ -160,7 +160,7 @@ def load_base(path: Path) -> Base:
         gates=reader.expressions("gates"),
         launch=reader.launch() if language == "cuda" else None,
         sources=_collect_sources(reader, file, root, CONFIG_HEADERS[language]),
-        shipped=path.resolve().is_relative_to(SHIPPED),
+        shipped=path.resolve().parent == SHIPPED / "search_spaces",
     )
     _check_names(base)
     return base

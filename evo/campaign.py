@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from evo.base import Base
+from evo.errors import InputError
 from evo.outcome import Built, Done, Measured, Outcome, Rejected, Stage
-from evo.record import Interval, Origin, Record, Trial, VariantRecord
+from evo.record import Event, Interval, Origin, Record, Trial, VariantRecord
 from evo.search import Proposer
 from evo.space import Configuration, SearchSpace, Value
 from evo.variant import Variant, make_variant
@@ -75,6 +76,7 @@ class Progress:
     building: int = 0
     running: int = 0
     time_limit_s: float | None = None
+    resumed: int = 0  # of those evaluated, by earlier runs of this campaign
 
     @property
     def elapsed_s(self) -> float:
@@ -83,13 +85,13 @@ class Progress:
     @property
     def per_s(self) -> float:
         """Variants per second from proposal to recorded row."""
-        return self.evaluated / self.elapsed_s if self.evaluated else 0.0
+        return (self.evaluated - self.resumed) / self.elapsed_s if self.evaluated > self.resumed else 0.0
 
     @property
     def left_s(self) -> float | None:
         """Seconds until the budget or the time limit is spent, whichever is nearer; None while unknown."""
         ends = []
-        if self.budget is not None and self.evaluated:
+        if self.budget is not None and self.evaluated > self.resumed:
             ends.append((self.budget - self.evaluated) / max(self.per_s, 1e-9))
         if self.time_limit_s is not None:
             ends.append(self.time_limit_s - self.elapsed_s)
@@ -133,15 +135,23 @@ class Campaign:
         self.progress = Progress(self.budget, time_limit_s=self.time_limit_s)
 
     def resume(self) -> None:
-        """Tell the proposer everything that this campaign has recorded, in order; the budget goes on from there."""
+        """Tell the proposer everything that this campaign has recorded, in order; the budget goes on from there.
+
+        Raises: InputError when the base has changed so much since that its configurations are unknown.
+        """
         for trial in self.record.trials(self.campaign_id, details=False):
-            configuration = self.binding.space.configuration(trial.configuration)
+            try:
+                configuration = self.binding.space.configuration(trial.configuration)
+            except InputError as error:
+                words = f"campaign {self.campaign_id} was of another version of {self.binding.base.name}"
+                raise InputError(f"--resume: {words}: {error}") from None
             outcome = trial.outcome
             self.proposer.tell(configuration, outcome)
             self._count(trial.number, outcome)
             self._next = max(self._next, trial.number + 1)
             self._outcomes[trial.number] = outcome
         self._binaries = self.record.binaries(self.campaign_id)
+        self.progress.resumed = self.progress.evaluated
 
     def run(self) -> str:
         """Search until budget, time or space is spent; every outcome is recorded as it arrives."""
@@ -206,6 +216,7 @@ class Campaign:
             else:
                 intervals += _run_intervals(done)
                 assert not isinstance(done.result, Built)
+                self._note_recovery(done)
                 trials += self._conclude(pending, done.result, worker=done.worker)
         if trials:
             self.record.record_trials(self.campaign_id, trials)
@@ -233,6 +244,8 @@ class Campaign:
     ) -> list[Trial]:
         """Tell the proposer, count, and make the row; twins of this binary conclude with it."""
         del self._pending[pending.number]
+        if isinstance(outcome, Measured):
+            outcome = replace(outcome, built=None)  # kept by many; a binary is not
         self.proposer.tell(pending.configuration, outcome)
         self._count(pending.number, outcome)
         log = outcome.detail if isinstance(outcome, Rejected) and outcome.stage == Stage.BUILD else ""
@@ -263,6 +276,13 @@ class Campaign:
         if progress.best_us is None or outcome.time_us < progress.best_us:
             progress.best_us, progress.best_ratio, progress.best_number = outcome.time_us, outcome.ratio, number
             progress.curve.append((progress.evaluated, outcome.time_us))
+
+    def _note_recovery(self, done: Done) -> None:
+        if done.recovery_s > 0:
+            fate = f"{done.result.stage}: {done.result.reason}" if isinstance(done.result, Rejected) else "tried again"
+            data = {"number": done.number, "reason": fate, "recovery_s": round(done.recovery_s, 3)}
+            words = f"trial {done.number} took its worker down ({fate}); the next was ready in {done.recovery_s:.1f} s"
+            self.record.record_event(self.campaign_id, Event("worker_replaced", words, data))
 
     def _beat(self) -> None:
         if time.monotonic() - self._beat_at > _HEARTBEAT_S:

@@ -6,14 +6,17 @@ import json
 import re
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from evo.cli_runs import dashboard, report, runs_app
 from evo.errors import InputError
+
+if TYPE_CHECKING:
+    from evo.tune import SearchRequest
 
 app = typer.Typer(
     name="evo",
@@ -92,21 +95,28 @@ def search(
     causal: CausalOption = False,
     target: Annotated[str, typer.Option(help="auto, cuda, host or replay.")] = "auto",
     proposer: Annotated[str, typer.Option(help="evo, random, tpe, cmaes, nsgaii, gp or optuna:NAME.")] = "evo",
-    budget: Annotated[int, typer.Option(help="Variants to evaluate.")] = 200,
+    budget: Annotated[int | None, typer.Option(help="Variants to evaluate.", show_default="200")] = None,
     time_limit: Annotated[str, typer.Option(help="Stop after this time: 90s, 10m, 1h.")] = "",
     seed: Annotated[int, typer.Option(help="Of the proposer: the same seed and outcomes, the same proposals.")] = 0,
     db: DbOption = "results.db",
     recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting one here.")] = "",
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with this base's unfinished campaign.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
+    ] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
     allow_dead_knobs: Annotated[
         bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
     ] = False,
     proof: Annotated[
-        bool, typer.Option(help="First try verification on kernels known to be wrong; all must be caught.")
+        bool, typer.Option(help="First prove that every knob is live and that wrong kernels are caught.")
     ] = True,
+    sanitize: Annotated[
+        bool, typer.Option(help="Run compute-sanitizer on what is to be promoted, where it is installed.")
+    ] = True,
+    build_timeout: Annotated[float, typer.Option(help="Seconds for one compilation.")] = 60.0,
+    run_timeout: Annotated[float, typer.Option(help="Seconds for one variant's verification and timing.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Search a base for its fastest right variant, and promote the best three.
@@ -119,12 +129,15 @@ def search(
 
     if not base and recording is None:
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
-    if budget < 1:
+    if budget is not None and budget < 1:
         raise InputError(f"--budget {budget}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
+    for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
+        if not 0 < seconds < 86400:
+            raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
     request = SearchRequest(
         base=base,
         case=case,
@@ -132,7 +145,7 @@ def search(
         causal=causal,
         target=target,
         proposer=proposer,
-        budget=budget,
+        budget=200 if budget is None else budget,
         time_limit_s=parse_duration(time_limit),
         seed=seed,
         db=db,
@@ -143,7 +156,13 @@ def search(
         rounds=rounds,
         allow_dead_knobs=allow_dead_knobs,
         proof=proof,
+        sanitize=sanitize,
+        build_timeout_s=build_timeout,
+        run_timeout_s=run_timeout,
+        budget_given=budget is not None,
     )
+    if not resume:
+        request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
     _end_cleanly_on_signals()
     with present.watcher(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
@@ -153,6 +172,23 @@ def search(
         present.print_search(result)
     if result.progress.valid == 0:
         sys.exit(NOTHING_VALID)
+
+
+def _offer_resume(request: SearchRequest, *, ask: bool) -> SearchRequest:
+    """An unfinished campaign of the same base and case: ask whether to go on with it, or say how to."""
+    from evo.tune import find_unfinished
+
+    found = find_unfinished(request)
+    if found is None:
+        return request
+    of = f" of {found.budget}" if found.budget else ""
+    words = (
+        f"campaign {found.id} of {found.base}, case {found.case_name}, is unfinished ({found.evaluated}{of} evaluated)"
+    )
+    if not ask:
+        print(f"evo: {words}; the same command with --resume goes on with it", file=sys.stderr)
+        return request
+    return replace(request, resume=typer.confirm(f"{words[0].upper()}{words[1:]}. Go on with it?", default=True))
 
 
 @bases_app.command("list")
@@ -356,27 +392,75 @@ def export(
 
 @app.command()
 def verify(
-    base: BaseOption,
+    base: BaseOption = "",
     case: CaseOption = "",
     dtype: DtypeOption = "",
     causal: CausalOption = False,
     knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
     seeds: Annotated[int, typer.Option(help="Fresh seeds per case.")] = 3,
+    elites: Annotated[
+        bool, typer.Option("--elites", help="Every promoted variant instead, as after a new driver; demote what fails.")
+    ] = False,
+    db: DbOption = "results.db",
     as_json: JsonOption = False,
 ) -> None:
-    """Check one variant against the float64 oracle on every case, fresh inputs each time.
+    """Check one variant, or all promoted ones, against the float64 oracle on every case, fresh inputs each time.
 
     Example: evo verify --base cpu_attention -k exp=polynomial
     """
     from evo import present
     from evo.inspect import verify_one
 
+    if elites:
+        _verify_elites(base, seeds=seeds, db=db, as_json=as_json)
+        return
+    if not base:
+        raise InputError("--base: expected a base's name, or --elites")
     document = verify_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], seeds=seeds)
     if as_json:
         _print_json(document)
     else:
         present.print_verification(document)
     if document["rejected"]:
+        sys.exit(NOTHING_VALID)
+
+
+def _verify_elites(base: str, *, seeds: int, db: str, as_json: bool) -> None:
+    from evo import present
+    from evo.recheck import verify_elites
+
+    with present.watcher(quiet=as_json) as watcher:
+        verdicts = [asdict(verdict) for verdict in verify_elites(db=db, base=base, seeds=seeds, say=watcher.say)]
+    if as_json:
+        _print_json(verdicts)
+    else:
+        present.print_rows([{**row, "variant": row["variant"][:12]} for row in verdicts], empty="No elites")
+    if any(verdict["fate"] == "demoted" for verdict in verdicts):
+        sys.exit(NOTHING_VALID)
+
+
+@app.command("replay-trial")
+def replay_trial(
+    trial: Annotated[int, typer.Argument(help="A trial's id, as `evo runs CAMPAIGN` lists them.")],
+    within: Annotated[float, typer.Option(help="Largest change of the median, in percent, that still counts.")] = 10.0,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild and re-measure one recorded variant from the database alone: does it reproduce?
+
+    Example: evo replay-trial 17
+    """
+    from evo import present
+    from evo.recheck import replay_trial as run
+
+    if not 0 <= within <= 1000:
+        raise InputError(f"--within {within:g}: expected 0 to 1000 percent")
+    document = run(trial, db=db, within=within / 100)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_reproduction(document)
+    if not document["reproduces"]:
         sys.exit(NOTHING_VALID)
 
 
@@ -407,6 +491,32 @@ def bench(
         present.print_bench(document)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
+
+
+@app.command()
+def profile(
+    base: BaseOption,
+    case: CaseOption = "mission",
+    dtype: DtypeOption = "",
+    causal: CausalOption = False,
+    knob: Annotated[
+        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+    ] = None,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Read Nsight Compute's counters of one variant: tensor pipe, stalls, bank conflicts, occupancy, bandwidth.
+
+    Example: evo profile --base phase5
+    """
+    from evo import present
+    from evo.inspect import profile_one
+
+    document = profile_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], db=db)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_profile(document)
 
 
 @app.command()

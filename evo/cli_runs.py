@@ -131,7 +131,7 @@ def report(
 def dashboard(
     db: DbOption = "results.db",
     host: Annotated[str, typer.Option(help="Anything but loopback needs --token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.")] = 8265,
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8421,
     token: Annotated[str, typer.Option(help="What visitors must show when the host is not loopback.")] = "",
 ) -> None:
     """Show results.db in a browser, live while a search runs.

@@ -1,7 +1,8 @@
 """The fleet: builders on CPUs and one exclusive seat per GPU, all under Ray. The only code that imports ray.
 
 The driver hands in builds and runs and takes finished ones, in any order; nothing here waits for a generation. What can
-die, dies here without taking the search along: a builder that crashes or never ends, a seat whose node goes away.
+die, dies here without taking the search along: a builder that crashes or never ends, a seat whose node goes away. A Ray
+that is started here listens on the loopback interface only and leaves nothing behind (see `evo.sweeper`).
 """
 
 from __future__ import annotations
@@ -10,23 +11,30 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 import ray.exceptions
 
-from evo.errors import InputError
+from evo.errors import InputError, WorkersLost
 from evo.evaluate import Contest
 from evo.outcome import Built, Done, Rejected, Stage
+from evo.sweeper import FOLDER, Sweeper
 from evo.targets import build
 from evo.variant import Variant
 from evo.worker import Ready, Seat, WorkerSpec
 
 _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device is never idle for the driver's sake
+_LOSSES = 2  # workers that one variant may take with it before it is given up
+_CONTEST_S = 6 * 3600.0  # longer than any promotion; its parts have limits of their own
+_RAISES = 3  # tries to raise a lost seat again
+_GRACE_S = 15.0  # beyond a builder's own time limit, for the process to start and to answer
+_STORE_BYTES = 256 * 2**20  # Ray's object store: binaries pass through it, nothing large
 
 
 @dataclass(slots=True)
@@ -40,16 +48,27 @@ class _Flight:
     best_us: float | None
     submitted_at: float
     seat: _SeatHandle | None = None
-    lost: int = 0  # times that its worker was lost under it
+    ref: Any = None
+    lost: int = 0  # workers lost under it
+    lost_at: float = 0.0
 
 
 @dataclass(slots=True)
 class _SeatHandle:
-    """A seat's actor as the driver sees it."""
+    """A seat's actor as the driver sees it; it works its queue in order."""
 
     actor: Any
     name: str
-    flying: int = 0
+    queue: list[_Flight] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Rising:
+    """A seat's actor that has not answered yet."""
+
+    actor: Any
+    since: float
+    tries: int
 
 
 @dataclass(slots=True)
@@ -58,11 +77,13 @@ class _Timed:
     worker: str
     started_at: float
     ended_at: float
+    recovery_s: float = 0.0
 
 
-def _build(variant: Variant) -> _Timed:
+def _build(variant: Variant, timeout_s: float) -> _Timed:
     started = time.time()
-    return _Timed(build(variant), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
+    tempfile.tempdir = os.environ.get(FOLDER) or tempfile.tempdir  # what is left when this process is killed, goes too
+    return _Timed(build(variant, timeout_s), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
 
 
 def _warm(target: str) -> None:
@@ -86,11 +107,11 @@ class _SeatActor:
     def evaluate(self, variant: Variant, built: Built, best_us: float | None) -> _Timed:
         started = time.time()
         outcome = self._seat.evaluate(variant, built, best_us)
-        _, host, _ = self._seat.about()
-        return _Timed(outcome, host, started, time.time())
+        ended = time.time() - self._seat.recovery_s
+        return _Timed(outcome, socket.gethostname(), started, ended, self._seat.recovery_s)
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
-        return self._seat.contest(entries, rounds)
+    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool) -> Contest | Rejected:
+        return self._seat.contest(entries, rounds, sanitized)
 
     def turn_to(self, case: Any) -> Ready:
         return self._seat.turn_to(case)
@@ -103,7 +124,8 @@ class _SeatActor:
 class Fleet:
     """Builders and seats for one worker spec. Use as a context manager.
 
-    Raises: InputError when Ray cannot be reached, no such GPU is there, or no seat comes up.
+    Raises: InputError when Ray cannot be reached, no such GPU is there, no seat comes up, or the last one is lost and
+    none comes back.
     """
 
     spec: WorkerSpec
@@ -113,14 +135,18 @@ class Fleet:
     build_s: float = 60.0  # a compile that takes longer is stopped
     ready: Ready = field(init=False)
     _seats: list[_SeatHandle] = field(init=False, default_factory=list)
+    _rising: dict[Any, _Rising] = field(init=False, default_factory=dict)
     _flights: dict[Any, _Flight] = field(init=False, default_factory=dict)
-    _waiting: deque[_Flight] = field(init=False, default_factory=deque)
+    _building: int = field(init=False, default=0)
+    _to_build: deque[_Flight] = field(init=False, default_factory=deque)
+    _to_run: deque[_Flight] = field(init=False, default_factory=deque)
+    _sweeper: Sweeper | None = field(init=False, default=None)
     _started_ray: bool = field(init=False, default=False)
     _options: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Fleet:
-        self._join()
         try:
+            self._join()
             self._raise_seats()
         except BaseException:
             self.close()
@@ -132,30 +158,42 @@ class Fleet:
 
     @property
     def seats(self) -> int:
-        return len(self._seats)
+        """Seats, those included that are being raised again."""
+        return len(self._seats) + len(self._rising)
 
     def building(self) -> int:
-        return sum(flight.kind == "build" for flight in self._flights.values())
+        """Builds under way or waiting for a builder."""
+        return self._building + len(self._to_build)
 
     def running(self) -> int:
         """Runs under way or waiting for a seat."""
-        return len(self._flights) - self.building() + len(self._waiting)
+        return len(self._flights) - self._building + len(self._to_run)
 
     def submit_build(self, number: int, variant: Variant) -> None:
-        self._start(_Flight(number, "build", variant, None, None, time.time()))
+        self._to_build.append(_Flight(number, "build", variant, None, None, time.time()))
+        self._dispatch()
 
     def submit_run(self, number: int, variant: Variant, built: Built, best_us: float | None) -> None:
-        self._waiting.append(_Flight(number, "run", variant, built, best_us, time.time()))
+        self._to_run.append(_Flight(number, "run", variant, built, best_us, time.time()))
         self._dispatch()
 
     def wait(self, timeout_s: float) -> list[Done]:
-        """What has finished, waiting up to `timeout_s` for the first. Overdue builds are stopped here."""
-        if not self._flights:
+        """What has finished, waiting up to `timeout_s` for the first. Overdue builds are stopped here.
+
+        Raises: WorkersLost when the last seat is lost and none comes back.
+        """
+        awaited = [*self._flights, *self._rising]
+        if not awaited:
             return []
-        ready, _ = ray.wait(list(self._flights), num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(awaited, num_returns=1, timeout=timeout_s)
         if ready:
-            ready, _ = ray.wait(list(self._flights), num_returns=len(self._flights), timeout=0)
-        done = [finished for ref in ready if (finished := self._land(ref)) is not None]
+            ready, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
+        done: list[Done] = []
+        for ref in ready:
+            if ref in self._rising:
+                self._seat_answered(ref)
+            elif (finished := self._land(ref)) is not None:
+                done.append(finished)
         done += self._stop_overdue()
         self._dispatch()
         return done
@@ -168,31 +206,44 @@ class Fleet:
         except ray.exceptions.RayTaskError as error:
             raise InputError(_first_line(error)) from None
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest | Rejected:
-        """Promotion's timing on the first seat, alone. Raises: InputError when no seat answers."""
+    def contest(
+        self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False
+    ) -> Contest | Rejected:
+        """Promotion's timing on the first seat, alone. Raises: WorkersLost when no seat is left."""
+        while not self._seats and self._rising:
+            self.wait(1.0)
         if not self._seats:
-            raise InputError("no worker is left")
+            raise WorkersLost("no worker is left")
+        seat = self._seats[0]
         try:
             answer: Contest | Rejected = ray.get(
-                self._seats[0].actor.contest.remote(list(entries), rounds), timeout=self.spec.contest_s + 60
+                seat.actor.contest.remote(list(entries), rounds, sanitized), timeout=_CONTEST_S
             )
         except ray.exceptions.RayError as error:
+            self._replace(seat)
             return Rejected(Stage.CRASH, "worker_lost", _first_line(error))
         return answer
 
     def close(self) -> None:
-        for seat in self._seats:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(seat.actor.close.remote(), timeout=10)
-            ray.kill(seat.actor)
-        self._seats = []
-        for ref, flight in self._flights.items():
-            if flight.kind == "build":
+        """End every process of the fleet; a Ray started here goes with its folder."""
+        if self._started_ray or self._seats:
+            for seat in self._seats:
                 with contextlib.suppress(ray.exceptions.RayError):
-                    ray.cancel(ref, force=True)
-        self._flights.clear()
+                    ray.get(seat.actor.close.remote(), timeout=10)
+            for actor in [seat.actor for seat in self._seats] + [rising.actor for rising in self._rising.values()]:
+                with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                    ray.kill(actor)
+            for ref, flight in self._flights.items():
+                if flight.kind == "build":
+                    with contextlib.suppress(ray.exceptions.RayError):
+                        ray.cancel(ref, force=True)
+        self._seats, self._rising, self._flights = [], {}, {}
         if self._started_ray:
             ray.shutdown()
+            self._started_ray = False
+        if self._sweeper is not None:
+            self._sweeper.sweep()
+            self._sweeper = None
 
     def _join(self) -> None:
         if ray.is_initialized():
@@ -202,7 +253,15 @@ class Fleet:
             if self.address:
                 ray.init(address=self.address, **quiet)
             else:
-                ray.init(include_dashboard=False, num_cpus=max(2, os.cpu_count() or 2), **quiet)
+                self._sweeper = Sweeper()
+                with _loopback():
+                    ray.init(
+                        include_dashboard=False,
+                        num_cpus=max(2, os.cpu_count() or 2),
+                        object_store_memory=_STORE_BYTES,
+                        _temp_dir=str(self._sweeper.folder),
+                        **quiet,
+                    )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"--ray-address {self.address or 'local'}: Ray does not answer: {_first_line(error)}"
@@ -251,32 +310,41 @@ class Fleet:
     def _new_actor(self) -> Any:
         return ray.remote(_SeatActor).options(max_restarts=0, **self._options).remote(self.spec)
 
-    def _start(self, flight: _Flight) -> None:
-        if flight.kind == "build":
-            task = ray.remote(_build).options(num_cpus=1, max_retries=0)
-            self._flights[task.remote(flight.variant)] = flight
-            return
-        seat = flight.seat
-        assert seat is not None
-        seat.flying += 1
-        self._flights[seat.actor.evaluate.remote(flight.variant, flight.built, flight.best_us)] = flight
-
     def _dispatch(self) -> None:
-        while self._waiting and self._seats:
-            seat = min(self._seats, key=lambda s: s.flying)
-            if seat.flying >= _DEPTH:
+        """Give builders and seats what waits, no more than they can hold: a time limit runs from here."""
+        while self._to_build and self._building < max(1, self.builders):
+            flight = self._to_build.popleft()
+            flight.submitted_at = time.time()
+            task = ray.remote(_build).options(num_cpus=1, max_retries=0)
+            flight.ref = task.remote(flight.variant, self.build_s)
+            self._flights[flight.ref] = flight
+            self._building += 1
+        while self._to_run and self._seats:
+            seat = min(self._seats, key=lambda s: len(s.queue))
+            if len(seat.queue) >= _DEPTH:
                 return
-            flight = self._waiting.popleft()
+            flight = self._to_run.popleft()
             flight.seat = seat
-            self._start(flight)
+            flight.ref = seat.actor.evaluate.remote(flight.variant, flight.built, flight.best_us)
+            seat.queue.append(flight)
+            self._flights[flight.ref] = flight
 
-    def _land(self, ref: Any) -> Done | None:
-        """The outcome of a finished task; a worker lost under it costs one more try, then becomes the outcome."""
+    def _take_off(self, ref: Any) -> _Flight | None:
+        """The flight of this task, no longer under way."""
         flight = self._flights.pop(ref, None)
         if flight is None:
             return None
-        if flight.seat is not None:
-            flight.seat.flying -= 1
+        if flight.kind == "build":
+            self._building -= 1
+        elif flight.seat is not None:
+            flight.seat.queue.remove(flight)
+        return flight
+
+    def _land(self, ref: Any) -> Done | None:
+        """The outcome of a finished task; None when its worker was lost and it is tried once more."""
+        flight = self._flights.get(ref)
+        if flight is None:
+            return None
         now = time.time()
         try:
             timed: _Timed = ray.get(ref)
@@ -286,49 +354,93 @@ class Fleet:
             raise  # a bug of ours in the builder
         except ray.exceptions.RayError as error:
             return self._lost(flight, _first_line(error))
+        self._take_off(ref)
+        recovery_s = timed.recovery_s or (timed.started_at - flight.lost_at if flight.lost else 0.0)
         started = timed.started_at or now
-        return Done(flight.number, flight.kind, timed.value, timed.worker, started, timed.ended_at)
+        return Done(flight.number, flight.kind, timed.value, timed.worker, started, timed.ended_at, recovery_s)
 
     def _lost(self, flight: _Flight, words: str) -> Done | None:
+        """A worker is gone. What it was at is tried once more; what only waited for it goes back in the queue."""
+        if flight.kind == "build":
+            self._take_off(flight.ref)
+        else:
+            assert flight.seat is not None
+            queue = list(flight.seat.queue)
+            for waiting in queue:
+                self._take_off(waiting.ref)
+            flight, *innocent = queue
+            self._replace(flight.seat)  # type: ignore[arg-type]
+            self._to_run.extendleft(reversed(innocent))
         flight.lost += 1
-        if flight.seat is not None:
-            self._replace(flight.seat)
-            flight.seat = None
-        if flight.lost < 2:
-            if flight.kind == "build":
-                self._start(flight)
-            else:
-                self._waiting.append(flight)
+        flight.lost_at = time.time()
+        flight.seat = None
+        if flight.lost < _LOSSES:
+            (self._to_build if flight.kind == "build" else self._to_run).append(flight)
             return None
-        rejected = Rejected(Stage.CRASH, "worker_lost", words)
+        rejected = Rejected(Stage.CRASH, "worker_lost", f"{flight.lost} workers were lost with it: {words}")
         return Done(flight.number, flight.kind, rejected, "", flight.submitted_at, time.time())
 
     def _replace(self, seat: _SeatHandle) -> None:
-        """A seat whose actor died is raised again, once for all the runs that it had."""
-        if seat not in self._seats:
-            return
-        self._seats.remove(seat)
-        with contextlib.suppress(ray.exceptions.RayError, ValueError):
-            ray.kill(seat.actor)
+        """Raise a seat again whose actor is lost; the search goes on meanwhile."""
+        if seat in self._seats:
+            self._seats.remove(seat)
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                ray.kill(seat.actor)
+            self._raise(tries=1)
+
+    def _raise(self, tries: int) -> None:
         actor = self._new_actor()
+        self._rising[actor.about.remote()] = _Rising(actor, time.time(), tries)
+
+    def _seat_answered(self, ref: Any) -> None:
+        rising = self._rising.pop(ref)
         try:
-            _, host, pid = ray.get(actor.about.remote(), timeout=self.spec.start_s)
+            _, host, pid = ray.get(ref)
         except ray.exceptions.RayError as error:
-            if not self._seats:
-                raise InputError(f"the last worker was lost and none came back: {_first_line(error)}") from None
-            return
-        self._seats.append(_SeatHandle(actor, f"{host}:{pid}"))
+            self._seat_failed(rising, _first_line(error))
+        else:
+            self._seats.append(_SeatHandle(rising.actor, f"{host}:{pid}"))
+
+    def _seat_failed(self, rising: _Rising, words: str) -> None:
+        """Try again, or do with the seats that are left. Raises: WorkersLost when there is none."""
+        with contextlib.suppress(ray.exceptions.RayError, ValueError):
+            ray.kill(rising.actor)
+        if rising.tries < _RAISES:
+            self._raise(rising.tries + 1)
+        elif not self._seats and not self._rising:
+            raise WorkersLost(f"the last worker was lost and none came back: {words}")
 
     def _stop_overdue(self) -> list[Done]:
         now = time.time()
         done = []
         for ref, flight in list(self._flights.items()):
-            if flight.kind == "build" and now - flight.submitted_at > self.build_s:
+            if flight.kind == "build" and now - flight.submitted_at > self.build_s + _GRACE_S:
                 ray.cancel(ref, force=True)
-                del self._flights[ref]
+                self._take_off(ref)
                 rejected = Rejected(Stage.TIMEOUT, "build", f"the compiler was stopped after {self.build_s:g} s")
                 done.append(Done(flight.number, "build", rejected, "", flight.submitted_at, now))
+        for ref, rising in list(self._rising.items()):
+            if now - rising.since > self.spec.start_s + _GRACE_S:
+                del self._rising[ref]
+                self._seat_failed(rising, f"no answer within {self.spec.start_s:g} s")
         return done
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that is started now bind its servers to 127.0.0.1 alone.
+
+    Ray does so by itself where it does not support clusters (macOS, Windows); elsewhere it replaces a loopback address
+    that it is given by the machine's own. The switch is read while the node starts.
+    """
+    from ray._private import ray_constants
+
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,6 +13,8 @@ from evo.errors import InputError
 from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
 from evo.outcome import Built, Rejected
+from evo.profile import Subject, profile
+from evo.record import Profile, open_record
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
 from evo.variant import Variant, make_variant
@@ -20,6 +22,7 @@ from evo.workloads import Workload, find_workload
 
 if TYPE_CHECKING:
     from evo.evaluate import Contest
+    from evo.worker import Seat
 
 
 def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) -> dict[str, Any]:
@@ -116,12 +119,7 @@ def bench_one(
     base = find_base(name)
     with _seat(base, _case(base, case, dtype, causal)) as seat:
         facts, toolchain = seat.ready.facts, seat.ready.toolchain
-        variant, origin = _variant(base, seat.spec.case, facts, toolchain, knobs), "named" if knobs else "default"
-        if not knobs and (champion := _champion(base, seat.spec.case, facts, db)) is not None:
-            space = base.space({**facts.limits, **seat.spec.case.constants()})
-            with contextlib.suppress(InputError):
-                variant = _bound(base, space, space.configuration(champion), seat.spec.case, facts, toolchain)
-                origin = "champion"
+        variant, origin = _chosen(base, seat.spec.case, facts, toolchain, knobs, db)
         built = build(variant)
         contest = built if isinstance(built, Rejected) else seat.contest([(variant, built)], iters)
     document: dict[str, Any] = {"base": base.name, "case": seat.spec.case.name, "device": facts.name, "rounds": iters}
@@ -130,6 +128,49 @@ def bench_one(
         rejected = contest if isinstance(contest, Rejected) else contest.rejected[variant.key]
         return {**document, "rejected": asdict(rejected), "times": []}
     return {**document, "rejected": None, "times": _time_rows(contest, variant.key)}
+
+
+def profile_one(
+    name: str, *, case: str, dtype: str, causal: bool, knobs: Sequence[str] = (), db: str = "results.db"
+) -> dict[str, Any]:
+    """Hardware counters of one variant (chosen as for `bench_one`), kept in the database if it is there.
+
+    Raises: InputError, also for a base that no CUDA profiler can look at.
+    """
+    base = find_base(name)
+    if base.language != "cuda":
+        raise InputError(f"--base {name}: expected a CUDA base; Nsight Compute profiles nothing else")
+    chosen = _case(base, case, dtype, causal)
+    facts, toolchain = _facts(base, "")
+    variant, origin = _chosen(base, chosen, facts, toolchain, knobs, db)
+    built = build(variant)
+    if isinstance(built, Rejected):
+        raise InputError(f"{base.name}: the variant does not build: {built.reason}")
+    counters = profile(Subject(variant, built, base.workload, chosen))
+    document = {"base": base.name, "case": chosen.name, "device": facts.name, "variant": origin, "key": variant.key}
+    document |= {"configuration": dict(variant.configuration), "counters": counters}
+    return {**document, "kept": _keep(Profile(variant.key, facts.name, chosen.name, counters), db)}
+
+
+def _keep(found: Profile, db: str) -> bool:
+    if "://" not in db and not Path(db).exists():
+        return False
+    with open_record(db, create=False) as record:
+        if not record.trials_of(found.variant_key):
+            return False
+        record.record_profile(found)
+    return True
+
+
+def _chosen(
+    base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: Sequence[str], db: str
+) -> tuple[Variant, str]:
+    """The variant that `knobs` names, else the champion of the case, else the default; and which of them it is."""
+    if not knobs and (champion := _champion(base, case, facts, db)) is not None:
+        space = base.space({**facts.limits, **case.constants()})
+        with contextlib.suppress(InputError):  # a champion of an older version of the base
+            return _bound(base, space, space.configuration(champion), case, facts, toolchain), "champion"
+    return _variant(base, case, facts, toolchain, knobs), "named" if knobs else "default"
 
 
 def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
@@ -215,8 +256,6 @@ def configured(space: SearchSpace, assignments: Sequence[str]) -> Configuration:
 
 
 def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, Value] | None:
-    from evo.record import open_record
-
     if "://" not in db and not Path(db).exists():
         return None
     with open_record(db, create=False) as record:
@@ -224,16 +263,20 @@ def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, V
     return dict(elites[0].configuration) if elites else None
 
 
+def _seat(base: Base, case: Any) -> contextlib.AbstractContextManager[Seat]:
+    return device_seat(base.language, base.workload, case)
+
+
 @contextlib.contextmanager
-def _seat(base: Base, case: Any) -> Iterator[Any]:
-    """This machine's device in a worker process, without Ray and without a spare."""
+def device_seat(language: str, workload: str, case: Any) -> Iterator[Seat]:
+    """This machine's device in a worker process, without Ray and without a spare. Raises: InputError."""
     from evo.targets.nvml import gpu_names
     from evo.worker import Seat, WorkerSpec
 
-    if base.language == "cuda" and not gpu_names():
-        raise InputError(f"--base {base.name}: no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
-    timing = HOST_TIMING if base.language == "host" else Timing()
-    seat = Seat(WorkerSpec(base.language, base.workload, case, timing), spare=False)
+    if language == "cuda" and not gpu_names():
+        raise InputError("no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
+    timing = HOST_TIMING if language == "host" else Timing()
+    seat = Seat(WorkerSpec(language, workload, case, timing), spare=False)
     try:
         yield seat
     finally:

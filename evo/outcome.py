@@ -115,3 +115,4 @@ class Done:
     worker: str
     started_at: float
     ended_at: float
+    recovery_s: float = 0.0  # that its worker's place stood empty after it; 0: the worker lived

@@ -141,6 +141,7 @@ def record_crowning(
                     "rounds": len(contest.warm_us.get(key, ())),
                     "baselines_us": {name: time.median for name, time in crowning.baselines_us.items()},
                     "environment": dict(contest.environment),
+                    **({"sanitizer": contest.sanitizer[key]} if key in contest.sanitizer else {}),
                     **cold,
                 },
                 samples=tuple(samples),

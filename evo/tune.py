@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evo.base import Base, find_base
 from evo.campaign import Binding, Campaign, Progress
-from evo.errors import InputError
+from evo.errors import InputError, WorkersLost
 from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Measured, Outcome
 from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
+from evo.record import Campaign as RecordedCampaign
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
 from evo.space import Configuration, Knob, SearchSpace
@@ -52,7 +55,11 @@ class SearchRequest:
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
     allow_dead_knobs: bool = False
-    proof: bool = True  # try verification on kernels known to be wrong before the search
+    proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
+    sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
+    build_timeout_s: float = 60.0  # one compilation
+    run_timeout_s: float = 30.0  # one variant's verification and measurement
+    budget_given: bool = False  # with resume: this budget instead of the campaign's own
 
 
 @dataclass(slots=True)
@@ -173,8 +180,17 @@ def search(
             say(f"No GPU is used: this plays {describe(stage.recording)}. Nothing is measured.")
         else:
             say(f"Starting Ray and a {stage.target} worker (a few seconds)")
+            if not stage.base.shipped:
+                say(f"{stage.base.path} is not one of Evo's own bases: its code is compiled and run here as {_user()}")
         with raise_fleet(request, stage) as fleet:
             return search_with(fleet, request, stage, record, watch, say)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"
 
 
 def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManager[Any]:
@@ -184,8 +200,8 @@ def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManage
     from evo.worker import WorkerSpec
 
     timing = HOST_TIMING if stage.target == "host" else Timing()
-    spec = WorkerSpec(stage.target, stage.base.workload, stage.case, timing)
-    return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type)
+    spec = WorkerSpec(stage.target, stage.base.workload, stage.case, timing, evaluate_s=request.run_timeout_s)
+    return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
 
 
 def bind(stage: Setting, fleet: Any) -> Binding:
@@ -223,30 +239,40 @@ def search_with(
     case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
     dtype = str(binding.constants.get("dtype", ""))
     place = Place(binding.base.name, case_name, dtype, facts.arch)
+    unfinished = _to_resume(record, request, stage, place) if request.resume else None
+    if unfinished is not None:
+        request = _as_before(request, unfinished)
     seeds = [binding.space.default] if binding.space.has_default else []
     seeds += _known_elites(record, binding, place)
     proposer = make_proposer(request.proposer, binding.space, request.seed, budget=request.budget, seeds=seeds)
-    campaign_id = _open_campaign(record, request, stage, binding, place, fleet, replay)
+    if unfinished is None:
+        campaign_id = _start_campaign(record, request, stage, binding, place, fleet, replay)
+    else:
+        campaign_id = unfinished.id
+        record.resume_campaign(campaign_id)
+        record.update_campaign(campaign_id, budget=request.budget)
     campaign = Campaign(
         record, campaign_id, binding, proposer, fleet, request.budget, request.time_limit_s, watch=watch
     )
     campaign.progress.anchor = fleet.ready.anchor
-    if request.resume:
+    if unfinished is not None:
         campaign.resume()
-        say(f"Resumed campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
+        say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
     where = replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
     try:
-        if stage.recording is None and not request.resume:
-            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
         if request.proof and stage.recording is None and not request.resume:
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
             prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
-        _crown(fleet, record, result, rounds=request.rounds, say=say)
+        _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
     except KeyboardInterrupt:
         result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"
+    except WorkersLost as error:
+        result.state, result.reason = "interrupted", str(error)
+        raise WorkersLost(f"{error}; everything so far is recorded, --resume goes on") from None
     except InputError as error:
         result.state, result.reason = "failed", str(error)
         raise
@@ -258,21 +284,50 @@ def search_with(
     return result
 
 
-def _open_campaign(
+def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
+    """The campaign that `resume` would go on with, newest first; None when there is none. Raises: InputError."""
+    if "://" not in request.db and not Path(request.db).exists():
+        return None
+    stage = resolve(request)
+    case = str(stage.recording.case if stage.recording is not None else stage.case.name)
+    dtype = str(stage.recording.constants.get("dtype", "")) if stage.recording is not None else stage.case.dtype
+    with open_record(request.db) as record:  # another search may be making it just now
+        return next(iter(_unfinished(record, stage, Place(stage.base.name, case, dtype, ""))), None)
+
+
+def _unfinished(record: Record, stage: Setting, place: Place) -> list[RecordedCampaign]:
+    """Unfinished campaigns of this place and target, newest first."""
+    return [
+        campaign
+        for campaign in record.unfinished_campaigns(place.base)
+        if (campaign.case_name, campaign.dtype, campaign.target) == (place.case_name, place.dtype, stage.target)
+        and (not place.arch or campaign.arch == place.arch)
+        and bool(campaign.replay) == (stage.recording is not None)
+    ]
+
+
+def _to_resume(record: Record, request: SearchRequest, stage: Setting, place: Place) -> RecordedCampaign:
+    found = _unfinished(record, stage, place)
+    if not found:
+        words = f"{record.name} has no unfinished campaign of {place.base}, case {place.case_name} {place.dtype}"
+        raise InputError(f"--resume: {words} on {place.arch}")
+    return found[0]
+
+
+def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequest:
+    """The request with proposer, seed, budget and time limit of the campaign that it goes on with."""
+    return replace(
+        request,
+        proposer=campaign.proposer,
+        seed=campaign.seed,
+        budget=request.budget if request.budget_given else campaign.budget,
+        time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
+    )
+
+
+def _start_campaign(
     record: Record, request: SearchRequest, stage: Setting, binding: Binding, place: Place, fleet: Any, replay: str
 ) -> int:
-    if request.resume:
-        unfinished = [
-            c
-            for c in record.unfinished_campaigns(place.base)
-            if (c.case_name, c.dtype) == (place.case_name, place.dtype)
-        ]
-        if not unfinished:
-            raise InputError(
-                f"--resume: {record.name} has no unfinished campaign of {place.base}, case {place.case_name}"
-            )
-        record.resume_campaign(unfinished[0].id)
-        return unfinished[0].id
     ready = fleet.ready
     return record.start_campaign(
         CampaignSpec(
@@ -320,7 +375,7 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
     return found[:FINALISTS]
 
 
-def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say) -> None:
+def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
     best = record.trials(result.campaign_id, valid_only=True, by_time=True, limit=FINALISTS * 4)
     keys = list(dict.fromkeys(trial.variant_key for trial in best if trial.same_as is None))[:FINALISTS]
@@ -342,7 +397,7 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say
     )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
     entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
-    contest = fleet.contest(entries, rounds)
+    contest = fleet.contest(entries, rounds, sanitized)
     if not isinstance(contest, Contest):
         record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
         say(f"Nothing was promoted: {contest.reason}: {contest.detail[:200]}")
@@ -369,7 +424,13 @@ def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Bu
 
 
 def promote_campaign(
-    campaign_id: int, *, db: str, rounds: int = 40, ray_address: str | None = None, say: Say = lambda _: None
+    campaign_id: int,
+    *,
+    db: str,
+    rounds: int = 40,
+    ray_address: str | None = None,
+    sanitized: bool = True,
+    say: Say = lambda _: None,
 ) -> SearchResult:
     """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
     with open_record(db, create=False) as record:
@@ -393,7 +454,7 @@ def promote_campaign(
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
             place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
             result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
-            _crown(fleet, record, result, rounds=rounds, say=say)
+            _crown(fleet, record, result, rounds=rounds, sanitized=sanitized, say=say)
             return result
 
 

@@ -75,7 +75,7 @@ def campaign_live(
     campaign = record.campaign(campaign_id)
     state = words.state(campaign)
     answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated}
-    facts = {"campaign": campaign, "state": state, "rate": views.rate(campaign)}
+    facts = {"campaign": campaign, "state": state, "rate": views.rate(record, campaign)}
     facts["interval"] = views.best_interval(record, campaign)
     parts = {"summary": templates.get_template("_summary.html").render(**facts)}
     if campaign.evaluated != evaluated:
@@ -146,7 +146,7 @@ def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated
         facts["changed"] = analysis.changes(first, second) if first and second else []
         facts["intervals"] = [views.best_interval(record, campaign) for campaign in chosen]
         facts["curves"] = views.compare_facts(record, chosen)
-        facts["rates"] = [views.rate(campaign) for campaign in chosen]
+        facts["rates"] = [views.rate(record, campaign) for campaign in chosen]
         facts["best"] = best
     return page("compare.html", **facts)
 

@@ -71,7 +71,7 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
     state = words.state(campaign) + (f", {cell(campaign.end_reason)}" if campaign.end_reason else "")
     facts = {
         "Best": words.micro(campaign.best_us),
-        f"Ratio to PyTorch {campaign.anchor}".strip(): words.ratio(campaign.best_ratio) + shown,
+        f"Ratio to {words.backend(cell(campaign.anchor))}": words.ratio(campaign.best_ratio) + shown,
         "Evaluated": f"{words.count(campaign.evaluated)}, of which {words.percent(campaign.valid_share)} valid",
         "State": f"{state}, {words.seconds(words.lasted(campaign))}",
         "Proposer": f"{cell(campaign.proposer)}, seed {campaign.seed}",
@@ -102,7 +102,7 @@ def _backends(campaign: Campaign) -> str:
     rows = []
     for name, time_us in sorted(campaign.baselines.items(), key=lambda pair: pair[1]):
         share = time_us / campaign.best_us if campaign.best_us else None
-        rows.append((f"PyTorch {cell(name)}", words.micro(time_us), words.ratio(share)))
+        rows.append((words.backend(cell(name)), words.micro(time_us), words.ratio(share)))
     return "\n".join(["### Against PyTorch", "", *table(("Backend", "Time", "Best against it"), rows)])
 
 

@@ -33,7 +33,7 @@ Next = Callable[[Request], Awaitable[Response]]
 def serve(
     db_url: str | Path = "results.db",
     host: str = "127.0.0.1",
-    port: int = 8265,
+    port: int = 8421,
     token: str | None = None,
     *,
     say: Callable[[str], None] = print,

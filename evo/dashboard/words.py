@@ -53,9 +53,11 @@ def signed_percent(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration: 8 s, 2 min 5 s, 3 h 10 min."""
+    """A duration: 20 ms, 8.0 s, 2 min 5 s, 3 h 10 min."""
     if value is None:
         return NONE
+    if 0 < value < 0.0995:
+        return f"{1e3 * value:.0f} ms"
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)
@@ -81,6 +83,11 @@ def count(value: int | None) -> str:
 
 def knobs(configuration: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value_word(value)}" for name, value in configuration.items())
+
+
+def backend(name: str) -> str:
+    """A PyTorch backend: "PyTorch flash", or just "PyTorch" where it has only one."""
+    return "PyTorch" if name in ("", "torch") else f"PyTorch {name}"
 
 
 def short(key: str) -> str:
@@ -116,4 +123,5 @@ FILTERS = {
     "state": state,
     "lasted": lasted,
     "value": value_word,
+    "backend": backend,
 }

@@ -16,6 +16,7 @@ from evo.record.schema import (
     EnvironmentRow,
     EventRow,
     IntervalRow,
+    ProfileRow,
     PromotionRow,
     SamplesRow,
     SourceRow,
@@ -32,6 +33,7 @@ from evo.record.values import (
     Origin,
     Place,
     Point,
+    Profile,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -217,6 +219,15 @@ def read_campaign_samples(
     return {row[0]: unpack(row[1]) for row in connection.execute(statement) if row[0] is not None}
 
 
+def read_span(connection: sa.Connection, campaign_id: int) -> tuple[float, float] | None:
+    """When the first trial started and the last was recorded."""
+    ends = sa.select(sa.func.min(TrialRow.id), sa.func.max(TrialRow.id)).where(TrialRow.campaign_id == campaign_id)
+    first, last = connection.execute(ends).one()
+    times = sa.select(TrialRow.id, TrialRow.started_at, TrialRow.recorded_at).where(TrialRow.id.in_((first, last)))
+    found = {row.id: row for row in connection.execute(times)}
+    return (found[first].started_at, found[last].recorded_at) if found else None
+
+
 def read_changes(connection: sa.Connection) -> tuple[int, int, float]:
     """Last trial, last elite and latest heartbeat: whether anything worth showing has happened."""
     trials = connection.execute(sa.select(sa.func.max(TrialRow.id))).scalar()
@@ -301,6 +312,14 @@ def _elite(row: Any) -> Elite:
     return Elite(
         place=place, promotion=_promotion(row), configuration=row["configuration"], replay=row["replay"], **own
     )
+
+
+def read_profiles(connection: sa.Connection, variant_key: str) -> list[Profile]:
+    statement = sa.select(ProfileRow).where(ProfileRow.variant_key == variant_key)
+    return [
+        Profile(row.variant_key, row.device, row.case_name, row.counters, row.at)
+        for row in connection.execute(statement.order_by(ProfileRow.at.desc()))
+    ]
 
 
 def read_events(connection: sa.Connection, campaign_id: int, kind: str | None = None) -> list[Event]:

@@ -23,7 +23,7 @@ from evo.record.apply import apply_line, apply_spooled
 from evo.record.drivers import is_abandoned
 from evo.record.lines import Line
 from evo.record.open import UNUSABLE, database_revision, display_name, explain, open_engine, parse_url, sqlite_path
-from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow
+from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow, ProfileRow
 from evo.record.spool import Spool
 from evo.record.values import (
     Campaign,
@@ -34,6 +34,7 @@ from evo.record.values import (
     Interval,
     Place,
     Point,
+    Profile,
     Promotion,
     RecordedPromotion,
     RecordedTrial,
@@ -135,7 +136,12 @@ class Record:
         columns = {"state": "running", "end_reason": "", "ended_at": None, "heartbeat_at": now}
         columns |= {"pid": os.getpid(), "host": socket.gethostname()}
         with self._user_errors(), self._writer.begin() as connection:
-            connection.execute(sa.update(CampaignRow).where(CampaignRow.id == campaign_id).values(**columns))
+            mine = sa.update(CampaignRow).where(CampaignRow.id == campaign_id, CampaignRow.pid == campaign.pid)
+            changed = connection.execute(
+                mine.where(CampaignRow.heartbeat_at == campaign.heartbeat_at).values(**columns)
+            )
+        if changed.rowcount != 1:
+            raise InputError(f"{self.name}: campaign {campaign_id} has just been taken up by another process")
 
     def record_trial(self, campaign_id: int, trial: Trial) -> int | None:
         """Record one outcome; returns its id, or None when it went to the spool.
@@ -163,6 +169,13 @@ class Record:
     def record_event(self, campaign_id: int, event: Event) -> None:
         """Record an insight, a warning or an incident."""
         self._write([lines.event_line(campaign_id, event)])
+
+    def record_profile(self, profile: Profile) -> None:
+        """Keep a profiler's counters with their variant. Raises: InputError when that variant is not recorded."""
+        self.variant(profile.variant_key)
+        row = dataclasses.asdict(profile) | {"at": profile.at or time.time()}
+        with self._user_errors(), self._writer.begin() as connection:
+            connection.execute(sa.insert(ProfileRow).values(**row))
 
     def record_intervals(self, campaign_id: int, intervals: Sequence[Interval]) -> None:
         """Record what workers did and when."""
@@ -324,6 +337,10 @@ class Record:
         """What charts need of the trials with an id above `after`; thinned beyond `most`, improvements kept."""
         return self._read(read.read_points, campaign_id, after=after, most=most)
 
+    def span(self, campaign_id: int) -> tuple[float, float] | None:
+        """When the campaign's first trial started and its last was recorded; None without trials."""
+        return self._read(read.read_span, campaign_id)
+
     def changes(self) -> tuple[int, int, float]:
         """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""
         return self._read(read.read_changes)
@@ -401,6 +418,10 @@ class Record:
             variant_key=variant_key,
             history=history,
         )
+
+    def profiles(self, variant_key: str) -> list[Profile]:
+        """What profilers read of a variant, newest first."""
+        return self._read(read.read_profiles, variant_key)
 
     def events(self, campaign_id: int, kind: str | None = None) -> list[Event]:
         """A campaign's events in order of time."""

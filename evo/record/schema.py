@@ -15,7 +15,7 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
-REVISIONS = ("0001", "0002")  # oldest first; the last is this program's schema
+REVISIONS = ("0001", "0002", "0003")  # oldest first; the last is this program's schema
 
 
 class Base(DeclarativeBase):
@@ -198,6 +198,18 @@ class SpooledRow(Base):
 
     __tablename__ = "spooled"
     id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class ProfileRow(Base):
+    """Hardware counters of one variant, as a profiler read them."""
+
+    __tablename__ = "profiles"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    variant_key: Mapped[str] = mapped_column(ForeignKey("variants.key"), index=True)
+    at: Mapped[float]
+    device: Mapped[str]
+    case_name: Mapped[str]
+    counters: Mapped[dict[str, Any]]
 
 
 class EventRow(Base):

@@ -350,6 +350,17 @@ class Elite:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """Hardware counters of one variant on one case, as a profiler read them."""
+
+    variant_key: str
+    device: str
+    case_name: str
+    counters: JsonObject
+    at: float = 0.0  # 0: now
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something worth reading in a campaign: an insight, a warning, a killed worker."""
 

@@ -99,12 +99,15 @@ def make_target(name: str, *, arch: str | None = None, compiler: str | None = No
     raise InputError(f"--target {name}: expected cuda, host, replay or auto")
 
 
-def build(variant: Variant) -> Built | Rejected:
-    """Compile a variant by the toolchain of its language. Imports neither torch nor a driver: builders stay light."""
+def build(variant: Variant, timeout_s: float = 60.0) -> Built | Rejected:
+    """Compile a variant by the toolchain of its language. Imports neither torch nor a driver: builders stay light.
+
+    timeout_s: for compilers that run as processes of their own; NVRTC runs in this one, which its owner must stop.
+    """
     if variant.language == "cuda":
         from evo.targets import nvrtc
 
         return nvrtc.build(variant)
     from evo.targets.host import HostTarget
 
-    return HostTarget().build(variant)
+    return HostTarget(build_timeout_s=timeout_s).build(variant)

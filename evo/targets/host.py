@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.outcome import Built, Rejected, Resources, Stage
+from evo.sweeper import MARK
 from evo.targets import DeviceFacts, LaunchError, Stopwatch
 from evo.variant import Variant
 from evo.workloads import Case, Tensors, Workload
@@ -266,6 +267,7 @@ def _run_guarded(command: Sequence[str], folder: str, timeout_s: float) -> tuple
         "LC_ALL": "C",
         "TMPDIR": folder,
         "SOURCE_DATE_EPOCH": "0",
+        **{name: os.environ[name] for name in (MARK,) if name in os.environ},
     }
     try:
         process = subprocess.Popen(

@@ -96,7 +96,7 @@ class ReplayFleet:
         done, self._done = self._done, []
         return done
 
-    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int) -> Contest:
+    def contest(self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False) -> Contest:
         """The recorded samples themselves: nothing can be timed again."""
         warm: dict[str, tuple[float, ...]] = {}
         rejected: dict[str, Rejected] = {}

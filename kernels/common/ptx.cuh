@@ -166,6 +166,24 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// ---- Stores ----
+
+/// Stores 8 bytes to an 8-byte aligned global address (sm_50; 9.7.9.11 "st").
+__device__ __forceinline__ void global_store(void* gmem, uint2 words) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};\n" ::"l"(gmem), "r"(words.x), "r"(words.y) : "memory");
+}
+
+/// Stores 16 bytes to a 16-byte aligned global address.
+__device__ __forceinline__ void global_store(void* gmem, uint4 words) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(gmem), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+
+/// Stores two floats to an 8-byte aligned shared address.
+__device__ __forceinline__ void shared_store(unsigned smem, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(smem), "f"(x), "f"(y) : "memory");
+}
+
 // ---- Arithmetic ----
 
 /// 2^x to about 2 units in the last place, subnormal results flushed; 0 for -inf (sm_50; 9.7.3.22 "ex2").
@@ -175,9 +193,11 @@ __device__ __forceinline__ float ex2_approx(float x) {
   return y;
 }
 
-/// Stores two floats to an 8-byte aligned shared address (sm_70; 9.7.9.11 "st").
-__device__ __forceinline__ void shared_store(unsigned smem, float x, float y) {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(smem), "f"(x), "f"(y) : "memory");
+/// 1 / x to about 1 unit in the last place, without the slow path of a division (sm_50; 9.7.3.13 "rcp").
+__device__ __forceinline__ float rcp_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 
 /// Two floats rounded to fp16, `low` in the low half (sm_80; 9.7.9.21 "cvt").

@@ -81,10 +81,10 @@ struct Partial {
 
   /// Turns scores into weights under the new maxima and brings what has been summed under them.
   ///
-  /// kLazy: the maxima stay while none in the warp has grown by more than the slack, and then nothing is rescaled.
-  /// fresh: nothing has been summed yet.
+  /// kLazy: the maxima stay while none in the warp has grown by more than the slack, and then nothing is rescaled. Else
+  /// there is no branch, so that the compiler can mix this with the products before and after it.
   template <class Exp, bool kLazy, int kKeyTiles>
-  __device__ __forceinline__ void soften(float (&scores)[kRowTiles][kKeyTiles][4], float factor, bool fresh) {
+  __device__ __forceinline__ void soften(float (&scores)[kRowTiles][kKeyTiles][4], float factor) {
     float seen[kRowTiles][2];
     bool grown = !kLazy;
 #pragma unroll
@@ -97,7 +97,7 @@ struct Partial {
       grown |= (seen[tile][half] - maximum[tile][half]) * factor > Exp::slack();
     }
     if (!kLazy || __any_sync(0xffffffffu, grown)) {
-      if (!fresh) rescale<Exp>(seen, factor);
+      rescale<Exp>(seen, factor);
 #pragma unroll
       for (int i = 0; i < 2 * kRowTiles; ++i) maximum[i / 2][i % 2] = seen[i / 2][i % 2];
     }

@@ -19,19 +19,21 @@ struct Task {
   }
 };
 
-/// Task number `tile` of head blockIdx.y of batch blockIdx.z; tensors are [batch, heads, length, kDim], contiguous.
+/// Task number `tile` of plane `plane` = batch entry * heads + head; tensors are [batch, heads, length, kDim], contiguous, and one
+/// plane has fewer than 2^31 elements (so that offsets within it are 32-bit).
 template <int kTileQ, int kDim, bool kCausal, class Element>
-__device__ __forceinline__ Task<Element> make_task(int tile, const Element* q, const Element* k, const Element* v, Element* out,
-                                                   int heads, int seq_q, int seq_kv) {
-  const size_t plane = static_cast<size_t>(blockIdx.z) * heads + blockIdx.y;
+__device__ __forceinline__ Task<Element> make_task(int tile, unsigned plane, const Element* q, const Element* k, const Element* v,
+                                                   Element* out, int seq_q, int seq_kv) {
   Task<Element> task;
   task.first_query = tile * kTileQ;
   task.queries = min(kTileQ, seq_q - task.first_query);
   task.keys = kCausal ? min(seq_kv, task.first_query + task.queries) : seq_kv;
-  task.q = q + (plane * seq_q + task.first_query) * kDim;
-  task.k = k + plane * seq_kv * kDim;
-  task.v = v + plane * seq_kv * kDim;
-  task.out = out + (plane * seq_q + task.first_query) * kDim;
+  const size_t rows = static_cast<size_t>(plane) * static_cast<unsigned>(seq_q * kDim) + task.first_query * kDim;
+  const size_t keys = static_cast<size_t>(plane) * static_cast<unsigned>(seq_kv * kDim);
+  task.q = q + rows;
+  task.k = k + keys;
+  task.v = v + keys;
+  task.out = out + rows;
   return task;
 }
 

@@ -14,7 +14,8 @@ __device__ __forceinline__ void copy_rows_async(unsigned to_smem, const Element*
   constexpr int kBases = kRowsPerStep < 8 ? 8 / kRowsPerStep : 1;  // the swizzle repeats every eight rows
   static_assert(kThreads % Rows::kChunks == 0 && kBases * kRowsPerStep % 8 == 0, "steps of whole rows, eight in a cycle");
   const int row = thread / Rows::kChunks, chunk = thread % Rows::kChunks;
-  const Element* const from = from_gmem + thread * 8;
+  const Element* from = from_gmem + thread * 8;
+  asm("" : "+l"(from));  // the compiler would otherwise add the tile's start to every step's offset anew
 #pragma unroll
   for (int step = 0; step * kRowsPerStep < kRows; ++step) {
     if (kRows % kRowsPerStep != 0 && row + step * kRowsPerStep >= kRows) break;
@@ -37,6 +38,20 @@ struct LaneRows {
   }
 };
 
+/// Hands word i of lane t to lane i of the quad, as its word t.
+__device__ __forceinline__ void transpose_quad(unsigned (&words)[4], int lane) {
+#pragma unroll
+  for (int step = 1; step <= 2; step *= 2) {
+    const bool upper = lane & step;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & step) continue;
+      const unsigned got = __shfl_xor_sync(0xffffffffu, upper ? words[i] : words[i + step], step);
+      (upper ? words[i] : words[i + step]) = got;
+    }
+  }
+}
+
 /// Loads the a fragments of 16 rows, all columns.
 template <class Rows>
 __device__ __forceinline__ void load_rows(unsigned (&fragments)[Rows::kChunks / 2][4], unsigned rows_smem, int lane) {
@@ -45,6 +60,39 @@ __device__ __forceinline__ void load_rows(unsigned (&fragments)[Rows::kChunks / 
     ldmatrix_x4(fragments[k], rows_smem + LaneRows<Rows>::offset_a(lane, 2 * k));
   }
 }
+
+/// The same 16 rows on their way from global memory straight to a fragments, without shared memory: each lane reads 16
+/// bytes at a time, and the quads exchange them when they have come.
+template <class Rows>
+struct DirectRows {
+  uint4 chunks[2][Rows::kChunks / 4];  // lane 4g+t has chunks t, 4+t, ... of row g and of row g + 8
+
+  /// Starts the loads; rows from `valid_rows` on become zeros. `from_gmem` is the first of the rows.
+  template <class Element>
+  __device__ __forceinline__ void fetch(const Element* from_gmem, int valid_rows, int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = lane / 4 + 8 * half;
+      const uint4* from = reinterpret_cast<const uint4*>(from_gmem + row * Rows::kChunks * 8) + lane % 4;
+#pragma unroll
+      for (int n = 0; n < Rows::kChunks / 4; ++n) chunks[half][n] = row < valid_rows ? __ldg(from + 4 * n) : uint4{};
+    }
+  }
+
+  __device__ __forceinline__ void arrange(unsigned (&fragments)[Rows::kChunks / 2][4], int lane) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int n = 0; n < Rows::kChunks / 4; ++n) {
+        const uint4 chunk = chunks[half][n];
+        unsigned words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+        transpose_quad(words, lane);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) fragments[2 * n + i / 2][i % 2 * 2 + half] = words[i];
+      }
+    }
+  }
+};
 
 /// scores += queries keys^T for one column step `k` of 16: `kKeys` keys, `kRowTiles` tiles of 16 rows.
 template <class Number, class Rows, int kKeys, int kRowTiles>
@@ -90,20 +138,6 @@ __device__ __forceinline__ void add_values(float (&output)[kRowTiles][Rows::kChu
   }
 }
 
-/// Hands word i of lane t to lane i of the quad, as its word t.
-__device__ __forceinline__ void transpose_quad(unsigned (&words)[4], int lane) {
-#pragma unroll
-  for (int step = 1; step <= 2; step *= 2) {
-    const bool upper = lane & step;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & step) continue;
-      const unsigned got = __shfl_xor_sync(0xffffffffu, upper ? words[i] : words[i + step], step);
-      (upper ? words[i] : words[i + step]) = got;
-    }
-  }
-}
-
 /// Stores one row of a 16-row accumulator tile, 4 bytes a lane or, `kWide`, 16 after a transposition in the quad.
 /// All lanes of the warp call; those with `visible` store. `half` 0: row g, 1: row g + 8.
 template <class Number, int kDim, bool kWide>
@@ -119,7 +153,7 @@ __device__ __forceinline__ void store_row(typename Number::Element* row_gmem, co
     }
     if constexpr (kWide) {
       transpose_quad(words, lane);
-      if (visible) *reinterpret_cast<uint4*>(row_gmem + (n + t) * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+      if (visible) global_store(row_gmem + (n + t) * 8, make_uint4(words[0], words[1], words[2], words[3]));
     } else {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

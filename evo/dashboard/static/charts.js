@@ -36,6 +36,10 @@ const Charts = (() => {
   const title = (text) => ({ title: { text, standoff: 8, font: { size: 12.5, color: color("quiet") } } });
   const us = (value) => value == null ? "–" : value < 1000 ? `${value.toPrecision(4)} µs` : value < 1e6 ? `${(value / 1000).toPrecision(4)} ms` : `${(value / 1e6).toPrecision(4)} s`;
 
+  // Times are kept in microseconds and shown in the unit that suits their size.
+  const unitOf = (low) => low >= 1e6 ? { name: "s", size: 1e6 } : low >= 1000 ? { name: "ms", size: 1000 } : { name: "µs", size: 1 };
+  const backend = (name) => name === "torch" ? "PyTorch" : `PyTorch ${esc(name)}`;
+
   // Kernel times on a log axis: readable ticks within the range shown.
   function timeAxis(low, high, extra = {}) {
     let ticks = [];
@@ -49,7 +53,7 @@ const Charts = (() => {
       ticks = ticks.filter((tick) => tick >= low * 0.97 && tick <= high * 1.04);
     }
     const shown = ticks.length >= 2 ? ticks : [low, high];
-    return { type: "log", range: [Math.log10(low * 0.97), Math.log10(high * 1.04)], tickvals: shown, ticktext: shown.map((t) => Number(t.toPrecision(3)).toLocaleString("en")), ...extra };
+    return { type: "log", range: [Math.log10(low * 0.97), Math.log10(high * 1.04)], tickvals: shown, ticktext: shown.map((t) => Number((t / unitOf(low).size).toPrecision(3)).toLocaleString("en")), ...extra };
   }
 
   function bestSoFar(x, times, end) {
@@ -77,19 +81,19 @@ const Charts = (() => {
     traces.push({
       x: measured.map((i) => x[i]), y: times, mode: "markers", type: "scatter", name: "measured",
       marker: { color: color("measured"), size: 5, opacity: 0.5 },
-      customdata: measured.map((i) => [table.number[i], table.id[i], table.ratio[i] == null ? "" : `, ${table.ratio[i].toFixed(3)}× the anchor's speed`, table.operator[i] || "proposed"]),
-      hovertemplate: "trial %{customdata[0]} (%{customdata[3]})<br>%{y:.4g} µs%{customdata[2]}<extra></extra>",
+      customdata: measured.map((i) => [table.number[i], table.id[i], table.ratio[i] == null ? "" : `, ${table.ratio[i].toFixed(3)}× the anchor's speed`, esc(table.operator[i] || "proposed"), us(table.time_us[i])]),
+      hovertemplate: "trial %{customdata[0]} (%{customdata[3]})<br>%{customdata[4]}%{customdata[2]}<extra></extra>",
     });
     const [bx, by] = bestSoFar(x, table.time_us, end);
-    traces.push({ x: bx, y: by, mode: "lines", type: "scatter", name: "best so far", line: { color: color("best"), width: 2.4, shape: "hv" }, hovertemplate: "best %{y:.4g} µs<extra></extra>" });
+    traces.push({ x: bx, y: by, mode: "lines", type: "scatter", name: "best so far", line: { color: color("best"), width: 2.4, shape: "hv" }, text: by.map(us), hovertemplate: "best %{text}<extra></extra>" });
     if (axis !== "seconds" && facts.expectation)
-      traces.push({ x: facts.expectation.position, y: facts.expectation.time_us, mode: "lines", type: "scatter", name: "random search, expected", line: { color: color("quiet"), width: 1.4, dash: "dot" }, hovertemplate: "random search after %{x}: %{y:.4g} µs<extra></extra>" });
+      traces.push({ x: facts.expectation.position, y: facts.expectation.time_us, mode: "lines", type: "scatter", name: "random search, expected", line: { color: color("quiet"), width: 1.4, dash: "dot" }, text: facts.expectation.time_us.map(us), hovertemplate: "random search after %{x}: %{text}<extra></extra>" });
     const shapes = [], annotations = [];
     for (const [name, value] of baselines) {
       if (value > high * 1.04) continue;
       const anchor = name === facts.anchor;
       shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: anchor ? 1.6 : 1, dash: "dash" } });
-      annotations.push({ xref: "paper", x: 1, xanchor: "right", y: Math.log10(value), yanchor: "bottom", showarrow: false, text: `PyTorch ${name} ${us(value)}`, font: { size: 11.5, color: color("warn") } });
+      annotations.push({ xref: "paper", x: 1, xanchor: "right", y: Math.log10(value), yanchor: "bottom", showarrow: false, text: `${backend(name)} ${us(value)}`, font: { size: 11.5, color: color("warn") } });
     }
     const stages = STAGES.filter((stage) => table.outcome.includes(stage));
     for (const stage of stages) {
@@ -98,14 +102,14 @@ const Charts = (() => {
       traces.push({
         x: mine.map((i) => x[i]), y: mine.map(() => stage), yaxis: "y2", mode: "markers", type: "scatter", name: stage, showlegend: false,
         marker: { symbol: "line-ns", size: 9, line: { width: 1.4, color: color(stage) } },
-        customdata: mine.map((i) => [table.number[i], table.id[i], table.reason[i]]),
+        customdata: mine.map((i) => [table.number[i], table.id[i], esc(table.reason[i])]),
         hovertemplate: `trial %{customdata[0]} rejected<br>${stage}: %{customdata[2]}<extra></extra>`,
       });
     }
     const strip = stages.length ? Math.min(0.36, 0.05 + 0.055 * stages.length) : 0;
     const done = show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), range: [0, Math.max(end, 1) * 1.02], anchor: stages.length ? "y2" : "y" },
-      yaxis: { ...title("Time of one launch (µs, log scale)"), ...timeAxis(low, high), domain: [strip ? strip + 0.05 : 0, 1] },
+      yaxis: { ...title(`Time of one launch (${unitOf(low).name}, log scale)`), ...timeAxis(low, high), domain: [strip ? strip + 0.05 : 0, 1] },
       ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 }, ...title("Rejected at") } } : {}),
       shapes, annotations, margin: { l: 74, r: 16, t: 12, b: 46 },
     });
@@ -137,11 +141,11 @@ const Charts = (() => {
       },
       {
         type: "scatter", mode: "markers", x: boxes.map((b) => b.value), y: boxes.map((b) => b.best), marker: { symbol: "diamond", size: 7, color: color("best") }, showlegend: false,
-        customdata: boxes.map((b) => [b.count, b.rejected]), hovertemplate: "%{x}: best %{y:.4g} µs<br>%{customdata[0]} measured, %{customdata[1]} rejected<extra></extra>",
+        customdata: boxes.map((b) => [b.count, b.rejected, us(b.best)]), hovertemplate: "%{x}: best %{customdata[2]}<br>%{customdata[0]} measured, %{customdata[1]} rejected<extra></extra>",
       },
     ], {
       xaxis: { type: "category", categoryorder: "array", categoryarray: names, range: [-0.6, names.length - 0.4], ...title(`${effect.knob} (value)`) },
-      yaxis: { ...title("Time (µs, log)"), ...timeAxis(range[0], range[1]) }, margin: { l: 50, r: 8, t: 6, b: 44 }, dragmode: false,
+      yaxis: { ...title(`Time (${unitOf(range[0]).name}, log)`), ...timeAxis(range[0], range[1]) }, margin: { l: 50, r: 8, t: 6, b: 44 }, dragmode: false,
     });
   }
 
@@ -176,14 +180,15 @@ const Charts = (() => {
       if (table.time_us[index] != null) cells[y][x].push(table.time_us[index]);
     });
     const value = (times) => times.length === 0 ? null : statistic === "best" ? Math.min(...times) : median(times);
-    const z = cells.map((row) => row.map(value));
+    const unit = unitOf(Math.min(...table.time_us.filter((time) => time != null)));
+    const z = cells.map((row) => row.map((times) => { const found = value(times); return found == null ? null : found / unit.size; }));
     const text = z.map((row, y) => row.map((v, x) => v == null ? (tried[y][x] ? "all rejected" : "") : Number(v.toPrecision(3)).toString()));
     const dark = document.documentElement.dataset.theme === "dark";
     show(element, [{
       type: "heatmap", x: xk.values, y: yk.values, z, text, texttemplate: "%{text}", xgap: 2, ygap: 2, hoverongaps: true,
       colorscale: dark ? [[0, "#8fdcff"], [0.35, "#3d8db0"], [1, "#22323c"]] : [[0, "#12435a"], [0.35, "#5fa3c2"], [1, "#e8eef1"]],
-      colorbar: { title: { text: "µs", side: "right" }, thickness: 10, outlinewidth: 0 },
-      customdata: tried, hovertemplate: `${esc(xk.name)} %{x}, ${esc(yk.name)} %{y}<br>${statistic} %{z:.4g} µs of %{customdata} trials<extra></extra>`,
+      colorbar: { title: { text: unit.name, side: "right" }, thickness: 10, outlinewidth: 0 },
+      customdata: tried, hovertemplate: `${esc(xk.name)} %{x}, ${esc(yk.name)} %{y}<br>${statistic} %{z:.4g} ${unit.name} of %{customdata} trials<extra></extra>`,
     }], { xaxis: { type: "category", ...title(`${xk.name} (value)`), showgrid: false }, yaxis: { type: "category", ...title(`${yk.name} (value)`), showgrid: false }, dragmode: false });
   }
 
@@ -197,23 +202,25 @@ const Charts = (() => {
     const hues = new Map(); // one hue per program, the same warm and cold
     for (const item of series) if (own(item) && !hues.has(item.label)) hues.set(item.label, palette[hues.size % palette.length]);
     const order = [...series].sort((a, b) => (a.l2 === "cold") - (b.l2 === "cold") || own(b) - own(a));
+    const unit = unitOf(Math.min(...series.flatMap((item) => item.values_us)));
     const traces = order.map((item) => {
       const hue = color(hues.get(item.label) || "warn");
       return {
-        type: "box", orientation: "h", x: item.values_us, name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
-        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: "%{x:.4g} µs<extra></extra>",
+        type: "box", orientation: "h", x: item.values_us.map((v) => v / unit.size), name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
+        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: `%{x:.4g} ${unit.name}<extra></extra>`,
       };
     });
     element.style.height = `${Math.max(200, 74 + 36 * traces.length)}px`;
-    show(element, traces.reverse(), { xaxis: title("Time of one launch (µs)"), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
+    show(element, traces.reverse(), { xaxis: title(`Time of one launch (${unit.name})`), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
   }
 
   function histogram(element, series) {
+    const unit = unitOf(Math.min(...series.flatMap((item) => item.values_us)));
     const traces = series.filter((item) => item.label === "variant").map((item) => ({
-      type: "histogram", x: item.values_us, name: `${item.l2} L2`, opacity: 0.8, nbinsx: 24, marker: { color: color(item.l2 === "cold" ? "timeout" : "measured") },
-      hovertemplate: "%{y} samples around %{x} µs<extra></extra>",
+      type: "histogram", x: item.values_us.map((v) => v / unit.size), name: `${item.l2} L2`, opacity: 0.8, nbinsx: 24, marker: { color: color(item.l2 === "cold" ? "timeout" : "measured") },
+      hovertemplate: `%{y} samples around %{x} ${unit.name}<extra></extra>`,
     }));
-    show(element, traces, { barmode: "overlay", showlegend: traces.length > 1, xaxis: title("Time of one launch of this program (µs)"), yaxis: title("Samples (count)"), margin: { l: 54, r: 12, t: 24, b: 46 } });
+    show(element, traces, { barmode: "overlay", showlegend: traces.length > 1, xaxis: title(`Time of one launch of this program (${unit.name})`), yaxis: title("Samples (count)"), margin: { l: 54, r: 12, t: 24, b: 46 } });
   }
 
   function compare(element, curves, axis, metric) {
@@ -223,11 +230,11 @@ const Charts = (() => {
       const end = axis === "seconds" ? curve.end_seconds : curve.end_position;
       const x = [...curve[axis]], y = [...curve[metric]];
       if (x.length && end > x[x.length - 1]) { x.push(end); y.push(y[y.length - 1]); }
-      return { x, y, mode: "lines+markers", type: "scatter", name: esc(curve.label), line: { shape: "hv", width: 2.2, color: color(hues[index]) }, marker: { size: 5 }, hovertemplate: metric === "ratio" ? "%{y:.3f}×<extra></extra>" : "%{y:.4g} µs<extra></extra>" };
+      return { x, y, mode: "lines+markers", type: "scatter", name: esc(curve.label), line: { shape: "hv", width: 2.2, color: color(hues[index]) }, marker: { size: 5 }, text: y.map(us), hovertemplate: metric === "ratio" ? "%{y:.3f}×<extra></extra>" : "%{text}<extra></extra>" };
     });
     show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), rangemode: "tozero" },
-      yaxis: metric === "ratio" ? title("Best ratio to its own anchor (×, higher is faster)") : { ...title("Best time so far (µs, log scale)"), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
+      yaxis: metric === "ratio" ? title("Best ratio to its own anchor (×, higher is faster)") : { ...title(`Best time so far (${unitOf(Math.min(...logs, Infinity)).name}, log scale)`), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
       legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
@@ -235,18 +242,21 @@ const Charts = (() => {
   function spread(element, curves, metric) {
     const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
     const key = metric === "ratio" ? "all_ratio" : "all_us";
+    const every = curves.flatMap((curve) => curve.all_us), unit = unitOf(Math.min(...every)), scale = metric === "ratio" ? 1 : unit.size;
     const traces = curves.map((curve, index) => {
       const sorted = curve[key].filter((v) => v != null).sort((a, b) => metric === "ratio" ? b - a : a - b);
-      return { x: sorted, y: sorted.map((_, i) => 100 * (i + 1) / sorted.length), mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) }, hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>" };
+      return { x: sorted.map((v) => v / scale), y: sorted.map((_, i) => 100 * (i + 1) / sorted.length), mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) }, hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>" };
     });
     show(element, traces, {
-      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title("Time of one launch (µs, log scale)"), type: "log" },
+      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unit.name}, log scale)`), type: "log" },
       yaxis: title("Measured trials at least as fast (%)"), legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
 
   // Parallel coordinates on a canvas; every value of a knob is a button that brushes, reachable by keyboard.
-  function parallel(element, table, most = 500) {
+  function parallel(element, whole, most = 500) {
+    const varied = whole.knobs.map((_, index) => index).filter((index) => whole.knobs[index].values.length > 1);
+    const table = { ...whole, knobs: varied.map((index) => whole.knobs[index]), rows: whole.rows.map((row) => varied.map((index) => row[index])) };
     const wanted = new Map(); // knob index -> set of value indices that are let through
     let share = 1;
     const order = table.time_us.map((t, i) => [t, i]).filter(([t]) => t != null).sort((a, b) => a[0] - b[0]);
@@ -299,11 +309,11 @@ const Charts = (() => {
     last.className = "axis";
     const name = document.createElement("span");
     name.className = "title";
-    name.textContent = "time (µs)";
+    name.textContent = `time (${unitOf(low).name})`;
     name.style.top = `${(axes - 1) % 2 ? 16 : 0}px`;
     const fast = document.createElement("span"), slow = document.createElement("span");
     fast.className = slow.className = "bound";
-    fast.textContent = Number(low.toPrecision(3)); slow.textContent = Number(high.toPrecision(3));
+    fast.textContent = Number((low / unitOf(low).size).toPrecision(3)); slow.textContent = Number((high / unitOf(low).size).toPrecision(3));
     last.append(name, fast, slow);
     element.append(last);
 

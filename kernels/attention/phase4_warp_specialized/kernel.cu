@@ -20,6 +20,7 @@
 #include "evo_config.cuh"
 
 #include "common/element.cuh"
+#include "common/merge.cuh"
 #include "common/ptx.cuh"
 #include "common/softmax.cuh"
 #include "common/swizzle.cuh"
@@ -55,8 +56,8 @@ constexpr int kBarrierBytes = 128;
 constexpr int kTileBytes = Config::kTileK * Rows::kStrideBytes;
 constexpr int kRingStart = kBarrierBytes + Config::kTileQ * Rows::kStrideBytes;
 constexpr int kRingBytes = kRingStart + 2 * Config::kStages * kTileBytes;
-constexpr int kMergeStride = kDim + 8;  // floats: a row of output, its maximum, its sum; 8 keeps quads on banks of their own
-constexpr int kMergeBytes = Config::kKeySplits == 1 ? 0 : kBarrierBytes + 4 * Config::kKeySplits * Config::kTileQ * kMergeStride;
+constexpr int kMergeRows = Config::kKeySplits == 1 ? 0 : Config::kKeySplits * Config::kTileQ;
+constexpr int kMergeBytes = kBarrierBytes + 4 * kMergeRows * merge_stride<kDim>;
 constexpr int kSharedBytes = kRingBytes > kMergeBytes ? kRingBytes : kMergeBytes;
 static_assert(3 * 8 * Config::kStages <= kBarrierBytes, "barriers_fit");
 static_assert(Config::kSharedBytes == kSharedBytes, "shared_bytes_match");
@@ -77,12 +78,11 @@ __device__ void produce(const Task<Element>& task, unsigned smem, int thread) {
   for (int tile = 0; tile < tiles; ++tile) {
     const StageBarriers barriers(smem, stage);
     const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes;
-    const size_t skipped = static_cast<size_t>(tile) * Config::kTileK;
-    const int valid = task.keys - tile * Config::kTileK;
+        const int valid = task.keys - tile * Config::kTileK;
     if (round > 0) mbarrier_wait(barriers.empty, (round - 1) & 1);
-    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem, task.k + skipped * kDim, valid, thread);
+    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem, task.k + tile * Config::kTileK * kDim, valid, thread);
     if constexpr (Config::kSplitWaits) cp_async_mbarrier_arrive(barriers.keys_full);
-    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem + kTileBytes, task.v + skipped * kDim, valid, thread);
+    copy_rows_async<Rows, Config::kTileK, kProducers>(keys_smem + kTileBytes, task.v + tile * Config::kTileK * kDim, valid, thread);
     cp_async_mbarrier_arrive(barriers.values_full);
     if (++stage == Config::kStages) stage = 0, ++round;
   }
@@ -133,53 +133,30 @@ __device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem
         }
         hide_keys(scores, visible, lane);
       }
-      partial.soften<Exp, Config::kLazyRescale>(scores, factor, tile == 0);
+      partial.soften<Exp, Config::kLazyRescale>(scores, factor);
     }
     if constexpr (Config::kSplitWaits) mbarrier_wait(barriers.values_full, parity);
     if (first_key < most_visible) {
       add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
     }
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(barriers.empty);
+    mbarrier_arrive(barriers.empty);
     if (++stage == Config::kStages) stage = 0, parity ^= 1;
   }
   partial.finish();
 }
 
-/// Adds the splits of every row up under their common maximum and stores the rows: all consumers, 4 columns at a time.
-__device__ __forceinline__ void merge_and_store(const Task<Element>& task, float* merge_smem, int row_warp, int split, int consumer,
+/// Adds up the splits of every row and stores the rows: all consumers.
+__device__ __forceinline__ void merge_and_store(const Task<Element>& task, unsigned char* merge, int row_warp, int split, int consumer,
                                                 float factor, const Partial<kRowTiles, kDim>& partial) {
-  const int lane = consumer % 32;
   barrier_sync(1, kConsumers);  // the ring is read no more
 #pragma unroll
-  for (int i = 0; i < 2 * kRowTiles; ++i) {
-    const int row = row_warp * kRowTiles * 16 + i * 8 + lane / 4;
-    float* to = merge_smem + (split * Config::kTileQ + row) * kMergeStride;
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      const float* pair = &partial.output[i / 2][n][2 * (i % 2)];
-      *reinterpret_cast<float2*>(to + n * 8 + 2 * (lane % 4)) = make_float2(pair[0], pair[1]);
-    }
-    if (lane % 4 == 0) *reinterpret_cast<float2*>(to + kDim) = make_float2(partial.maximum[i / 2][i % 2], partial.sum[i / 2][i % 2]);
+  for (int half = 0; half < 2 * kRowTiles; ++half) {
+    const int row = split * Config::kTileQ + row_warp * kRowTiles * 16 + half * 8;
+    leave_rows<false>(partial, half, shared_address(merge) + row * merge_stride<kDim> * 4, consumer % 32);
   }
   barrier_sync(1, kConsumers);
-  for (int item = consumer; item < task.queries * kDim / 4; item += kConsumers) {
-    const float* row = merge_smem + item / (kDim / 4) * kMergeStride;
-    float top = kLowest, total = 0.0f, output[4] = {};
-#pragma unroll
-    for (int s = 0; s < Config::kKeySplits; ++s) top = fmaxf(top, row[s * Config::kTileQ * kMergeStride + kDim]);
-#pragma unroll
-    for (int s = 0; s < Config::kKeySplits; ++s) {
-      const float* part = row + s * Config::kTileQ * kMergeStride;
-      const float share = Exp::rescale(part[kDim], top, factor);
-      const float4 four = *reinterpret_cast<const float4*>(part + item % (kDim / 4) * 4);
-      total += share * part[kDim + 1];
-      output[0] += share * four.x, output[1] += share * four.y, output[2] += share * four.z, output[3] += share * four.w;
-    }
-    const float inverse = 1.0f / total;
-    const uint2 words = {Numbers::pack(output[0] * inverse, output[1] * inverse), Numbers::pack(output[2] * inverse, output[3] * inverse)};
-    *reinterpret_cast<uint2*>(task.out + static_cast<size_t>(item) * 4) = words;
-  }
+  add_up<Numbers, Exp, kDim, Config::kKeySplits, Config::kTileQ, kConsumers>(reinterpret_cast<const float*>(merge), task.out,
+                                                                             task.queries, consumer, factor);
 }
 
 }  // namespace evo
@@ -194,13 +171,13 @@ extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config:
   const float factor = Exp::factor(scale);
   if (threadIdx.x < Config::kStages) {
     const StageBarriers barriers(smem, threadIdx.x);
-    mbarrier_init(barriers.empty, kConsumers / 32);
+    mbarrier_init(barriers.empty, kConsumers);
     mbarrier_init(barriers.keys_full, kProducers);
     if constexpr (Config::kSplitWaits) mbarrier_init(barriers.values_full, kProducers);
   }
   __syncthreads();
   const int tile = Config::kCausal ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
-  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(tile, q, k, v, out, heads, seq_q, seq_kv);
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(tile, blockIdx.z * heads + blockIdx.y, q, k, v, out, seq_q, seq_kv);
   if (warp < Config::kProducerWarps) {
     produce(task, smem, threadIdx.x);
     return;
@@ -210,13 +187,13 @@ extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config:
   Partial<kRowTiles, kDim> partial;
   consume(task, smem, row_warp, split, lane, factor, partial);
   if constexpr (Config::kKeySplits > 1) {
-    merge_and_store(task, reinterpret_cast<float*>(shared + kBarrierBytes), row_warp, split, threadIdx.x - kProducers, factor, partial);
+    merge_and_store(task, shared + kBarrierBytes, row_warp, split, threadIdx.x - kProducers, factor, partial);
   } else {
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i) {
       const int row = row_warp * kRowTiles * 16 + i * 8 + lane / 4;
-      store_row<Numbers, kDim, Config::kWideStore>(task.out + static_cast<size_t>(row) * kDim, partial.output[i / 2], i % 2,
-                                                   1.0f / partial.sum[i / 2][i % 2], row < task.queries, lane);
+      store_row<Numbers, kDim, Config::kWideStore>(task.out + row * kDim, partial.output[i / 2], i % 2,
+                                                   rcp_approx(partial.sum[i / 2][i % 2]), row < task.queries, lane);
     }
   }
 }

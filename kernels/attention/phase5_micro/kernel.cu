@@ -6,7 +6,8 @@
 // and, on sm_90, among the blocks of a cluster (cluster_splits), whose shares meet in distributed shared memory. A warp
 // may own several row tiles, so that one key fragment read from shared memory serves 16, 32 or 64 queries.
 //
-//   grid     (cluster_splits x query tiles, heads, batch), clusters of cluster_splits blocks; causal: most keys first
+//   grid     (cluster_splits x query tiles, heads, batch) or, order = heads, (cluster_splits x heads, batch, query tiles);
+//            clusters of cluster_splits blocks; causal: the tiles with most keys first
 //   block    key_splits groups of tile_q / (16 row_tiles) row warps
 //   source   a group of a block of a cluster: takes every (key_splits x cluster_splits)th tile of tile_k keys
 //   shared   queries (unless direct) | a ring of stages x (keys, values) for each group | merge
@@ -23,6 +24,7 @@
 #include "evo_config.cuh"
 
 #include "common/element.cuh"
+#include "common/merge.cuh"
 #include "common/ptx.cuh"
 #include "common/softmax.cuh"
 #include "common/swizzle.cuh"
@@ -40,16 +42,15 @@ constexpr int kThreads = kGroupThreads * Config::kKeySplits;
 constexpr int kSources = Config::kKeySplits * Config::kClusterSplits;
 constexpr int kOwnedRows = Config::kTileQ / Config::kClusterSplits;
 constexpr bool kInCluster = Config::kClusterSplits > 1;
+constexpr bool kTilesFirst = Config::kOrder == Order::kTiles;
 
 static_assert(kDim == 64 || kDim == 128, "head_dim");
 static_assert(Config::kDtype != Dtype::kFloat32, "dtype");
 static_assert(Config::kTileQ % kWarpRows == 0, "warp_owns_whole_tiles");
-static_assert(Config::kTileK % Config::kKeyBlock == 0, "tile_is_whole_key_blocks");
-static_assert(!Config::kInterleave || Config::kTileK > Config::kKeyBlock, "interleave_needs_blocks");
+static_assert(!Config::kInterleave || Config::kStages > 1, "interleave_needs_stages");
 static_assert(Config::kTileQ % (8 * Config::kClusterSplits) == 0, "blocks_own_whole_rows");
 static_assert(Config::kClusterSplits == 1 || architecture() >= 90, "clusters_need_sm_90");
 static_assert(!Config::kMergeApart || kSources > 1, "merge_apart_needs_sources");
-static_assert(Config::kWideStore || kSources == 1, "merged_rows_are_stored_wide");
 static_assert(Config::kLiveRegisters + 48 <= registers_per_thread(kThreads * Config::kMinBlocks), "fits_registers");
 static_assert(Config::kMinBlocks == 1 || Config::kLiveRegisters + 80 > registers_per_thread(kThreads * Config::kMinBlocks),
               "min_blocks_binds");
@@ -59,7 +60,7 @@ using Numbers = Number<Config::kDtype == Dtype::kBfloat16>;
 using Element = Numbers::Element;
 using Rows = SharedRows<kDim, Config::kSwizzle == Swizzle::kPad, Config::kSwizzle == Swizzle::kXor>;
 using Exp = Exponential<Config::kFastExp>;
-using Scores = float[kRowTiles][Config::kKeyBlock / 8][4];
+using Scores = float[kRowTiles][Config::kTileK / 8][4];
 
 // Shared memory, in bytes from its start.
 constexpr int kTileBytes = Config::kTileK * Rows::kStrideBytes;
@@ -67,11 +68,14 @@ constexpr int kQueryBytes = Config::kQueries == Queries::kDirect ? 0 : Config::k
 constexpr int kGroupBytes = 2 * Config::kStages * kTileBytes;
 constexpr int kRingBytes = kQueryBytes + Config::kKeySplits * kGroupBytes;
 constexpr int kMergeStart = Config::kMergeApart ? kRingBytes : 0;
-constexpr int kMergeStride = kDim + 8;  // floats: a row of output, its maximum, its sum; 8 keeps quads on banks of their own
-constexpr int kMergeBytes = kSources == 1 ? 0 : 4 * kSources * kOwnedRows * kMergeStride;
+constexpr int kMergeBytes = kSources == 1 ? 0 : 4 * kSources * kOwnedRows * merge_stride<kDim>;
 constexpr int kSharedBytes = kMergeStart + kMergeBytes > kRingBytes ? kMergeStart + kMergeBytes : kRingBytes;
 static_assert(Config::kSharedBytes == kSharedBytes, "shared_bytes_match");
 static_assert(kSharedBytes <= shared_bytes_per_block(), "fits_shared");
+
+// Groups of cp.async copies: one or two for a tile; this many after the prologue.
+constexpr int kGroupsPerTile = Config::kSplitWaits ? 2 : 1;
+constexpr int kFilled = kGroupsPerTile * Config::kStages;
 
 /// Where a thread stands.
 struct Place {
@@ -79,7 +83,7 @@ struct Place {
   int split = threadIdx.x / kGroupThreads;
   int in_group = threadIdx.x % kGroupThreads;
   int first_row = in_group / 32 * kWarpRows;  // of this warp, in the block's tile
-  int rank = blockIdx.x % Config::kClusterSplits;
+  int rank = blockIdx.x % Config::kClusterSplits;  // in the cluster
   int source = rank * Config::kKeySplits + split;
 };
 
@@ -107,36 +111,31 @@ struct Ring {
   __device__ __forceinline__ void fill(const Task<Element>& task, const Place& place, int i, int stage) const {
     const unsigned keys_smem = smem + 2 * stage * kTileBytes;
     const int first_key = (place.source + i * kSources) * Config::kTileK;
-    const size_t skipped = static_cast<size_t>(first_key) * kDim;
     if (i < tiles) {
-      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem, task.k + skipped, task.keys - first_key, place.in_group);
+      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem, task.k + first_key * kDim, task.keys - first_key, place.in_group);
     }
     if constexpr (Config::kSplitWaits) cp_async_commit();
     if (i < tiles) {
-      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem + kTileBytes, task.v + skipped, task.keys - first_key,
+      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem + kTileBytes, task.v + first_key * kDim, task.keys - first_key,
                                                            place.in_group);
     }
     cp_async_commit();  // empty groups keep the count of groups known
   }
 };
 
-constexpr int kGroupsPerTile = Config::kSplitWaits ? 2 : 1;
-
 /// A warp's queries: fragments in registers, or the address from which to read them for each block of keys.
 struct WarpQueries {
   unsigned fragments[kRowTiles][kDim / 16][4];
-  uint4 rows[kRowTiles][2][kDim / 32];  // direct: lane 4g+t has chunks t, 4+t, ... of row g or g+8
+  DirectRows<Rows> coming[kRowTiles];
   unsigned smem;
 
   __device__ __forceinline__ void fetch(const Task<Element>& task, const Place& place, unsigned smem_start) {
     smem = smem_start + place.first_row * Rows::kStrideBytes;
     if constexpr (Config::kQueries == Queries::kDirect) {
 #pragma unroll
-      for (int i = 0; i < 2 * kRowTiles; ++i) {
-        const int row = place.first_row + 8 * i + place.lane / 4;
-        const uint4* from = reinterpret_cast<const uint4*>(task.q + row * kDim) + place.lane % 4;
-#pragma unroll
-        for (int n = 0; n < kDim / 32; ++n) rows[i / 2][i % 2][n] = row < task.queries ? __ldg(from + 4 * n) : uint4{};
+      for (int i = 0; i < kRowTiles; ++i) {
+        const int row = place.first_row + 16 * i;
+        coming[i].fetch(task.q + row * kDim, task.queries - row, place.lane);
       }
     } else {
       copy_rows_async<Rows, Config::kTileQ, kThreads>(smem_start, task.q, task.queries, threadIdx.x);
@@ -144,28 +143,17 @@ struct WarpQueries {
   }
 
   __device__ __forceinline__ void arrange(int lane) {
-    if constexpr (Config::kQueries == Queries::kDirect) {
 #pragma unroll
-      for (int i = 0; i < 2 * kRowTiles; ++i) {
-#pragma unroll
-        for (int n = 0; n < kDim / 32; ++n) {
-          const uint4 row = rows[i / 2][i % 2][n];
-          unsigned words[4] = {row.x, row.y, row.z, row.w};
-          transpose_quad(words, lane);
-#pragma unroll
-          for (int chunk = 0; chunk < 4; ++chunk) fragments[i / 2][2 * n + chunk / 2][chunk % 2 * 2 + i % 2] = words[chunk];
-        }
-      }
-    } else if constexpr (Config::kQueries == Queries::kRegisters) {
-#pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(fragments[i], smem + i * 16 * Rows::kStrideBytes, lane);
+    for (int i = 0; i < kRowTiles; ++i) {
+      if constexpr (Config::kQueries == Queries::kDirect) coming[i].arrange(fragments[i], lane);
+      if constexpr (Config::kQueries == Queries::kRegisters) load_rows<Rows>(fragments[i], smem + i * 16 * Rows::kStrideBytes, lane);
     }
   }
 
   /// Scores against one block of keys.
   __device__ __forceinline__ void score(Scores& scores, unsigned keys_smem, int lane) const {
 #pragma unroll
-    for (int i = 0; i < kRowTiles * Config::kKeyBlock / 2; ++i) (&scores[0][0][0])[i] = 0.0f;
+    for (int i = 0; i < kRowTiles * Config::kTileK / 2; ++i) (&scores[0][0][0])[i] = 0.0f;
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       unsigned step[kRowTiles][4];
@@ -178,75 +166,133 @@ struct WarpQueries {
           for (int word = 0; word < 4; ++word) step[i][word] = fragments[i][k][word];
         }
       }
-      add_scores<Numbers, Rows, Config::kKeyBlock, kRowTiles>(scores, step, keys_smem, k, lane);
+      add_scores<Numbers, Rows, Config::kTileK, kRowTiles>(scores, step, keys_smem, k, lane);
     }
   }
 };
 
-/// A warp's rows against one tile of keys, a block at a time; `values_ready` is called before the first values are read.
-template <class Ready>
-__device__ __forceinline__ void attend(Partial<kRowTiles, kDim>& partial, const WarpQueries& queries, const Task<Element>& task,
-                                       const Place& place, unsigned keys_smem, int first_key, bool fresh, float factor, Ready values_ready) {
-  constexpr int kBlocks = Config::kTileK / Config::kKeyBlock;
-  constexpr int kBlockBytes = Config::kKeyBlock * Rows::kStrideBytes;
-  const int least_visible = task.visible_keys<Config::kCausal>(place.first_row) - first_key;
-  const int most_visible = task.visible_keys<Config::kCausal>(place.first_row + kWarpRows - 1) - first_key;
-  Scores scores[Config::kInterleave ? 2 : 1];
-  if (Config::kInterleave && 0 < most_visible) queries.score(scores[0], keys_smem, place.lane);
+/// A warp at work on the tiles of its group's ring.
+struct Worker {
+  const Task<Element>& task;
+  const Place& place;
+  const Ring& ring;
+  const WarpQueries& queries;
+  float factor;
+  int least_visible, most_visible;  // keys that the warp's first row sees, and its last
+
+  __device__ __forceinline__ unsigned keys_smem(int stage) const { return ring.smem + 2 * stage * kTileBytes; }
+  __device__ __forceinline__ int first_key(int i) const { return (place.source + i * kSources) * Config::kTileK; }
+
+  /// Hides the keys of tile `i` that a row may not see.
+  __device__ __forceinline__ void hide(Scores& scores, int i) const {
+    if (first_key(i) + Config::kTileK <= least_visible) return;
+    int visible[kRowTiles][2];
 #pragma unroll
-  for (int block = 0; block < kBlocks; ++block) {
-    const int key = block * Config::kKeyBlock;
-    Scores& now = scores[Config::kInterleave ? block % 2 : 0];
-    if constexpr (Config::kInterleave) {  // the tensor cores work on the next block while this one is softened
-      Scores& next = scores[(block + 1) % 2];
-      if (block + 1 < kBlocks && key + Config::kKeyBlock < most_visible) {
-        queries.score(next, keys_smem + (block + 1) * kBlockBytes, place.lane);
-      }
-    } else if (key < most_visible) {
-      queries.score(now, keys_smem + block * kBlockBytes, place.lane);
+    for (int half = 0; half < 2 * kRowTiles; ++half) {
+      visible[half / 2][half % 2] = task.visible_keys<Config::kCausal>(place.first_row + 8 * half + place.lane / 4) - first_key(i);
     }
-    if (key < most_visible) {
-      if (key + Config::kKeyBlock > least_visible) {
-        int visible[kRowTiles][2];
-#pragma unroll
-        for (int i = 0; i < 2 * kRowTiles; ++i) {
-          visible[i / 2][i % 2] = task.visible_keys<Config::kCausal>(place.first_row + 8 * i + place.lane / 4) - first_key - key;
+    hide_keys(scores, visible, place.lane);
+  }
+
+  __device__ __forceinline__ void soften(Partial<kRowTiles, kDim>& partial, Scores& scores) const {
+    partial.soften<Exp, Config::kLazyRescale>(scores, factor);
+  }
+
+  __device__ __forceinline__ void add(Partial<kRowTiles, kDim>& partial, const Scores& scores, int stage) const {
+    add_values<Numbers, Rows, Config::kTileK, kRowTiles>(partial.output, scores, keys_smem(stage) + kTileBytes, place.lane);
+  }
+
+  /// One tile after the other. The first tile's keys are there (and its values, where they are not waited for apart).
+  __device__ __forceinline__ void run(Partial<kRowTiles, kDim>& partial) const {
+    constexpr int kLag = Config::kStages > 1 ? 1 : 0;  // a stage is refilled one tile after it was read, unless it is the only one
+    Scores scores;
+    int stage = 0;
+    for (int i = 0; i < ring.tiles; ++i) {
+      const bool seen = !Config::kCausal || first_key(i) < most_visible;
+      if (i > 0) {
+        cp_async_wait<kFilled - 1 - kLag * kGroupsPerTile>();
+        group_sync(place);
+        if constexpr (kLag == 1) ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
+      }
+      if (seen) {
+        queries.score(scores, keys_smem(stage), place.lane);
+        hide(scores, i);
+        soften(partial, scores);
+      }
+      if constexpr (Config::kSplitWaits) {
+        cp_async_wait<kFilled - 2>();
+        group_sync(place);
+      }
+      if (seen) add(partial, scores, stage);
+      if constexpr (kLag == 0) {
+        group_sync(place);
+        ring.fill(task, place, i + 1, 0);
+      }
+      stage = stage + 1 == Config::kStages ? 0 : stage + 1;
+    }
+    partial.finish();
+  }
+
+  /// Scores one tile ahead: the tensor cores work on the next tile while this one's weights are made.
+  __device__ __forceinline__ void run_interleaved(Partial<kRowTiles, kDim>& partial) const {
+    constexpr int kNext = Config::kSplitWaits ? 3 : 2;  // groups that must have come by the first round: the next keys are the last
+    Scores scores;
+    if (ring.tiles > 0) queries.score(scores, keys_smem(0), place.lane);
+    int stage = 0;
+    for (int i = 0; i + 1 < ring.tiles; ++i) {
+      const int next = stage + 1 == Config::kStages ? 0 : stage + 1;
+      if constexpr (Config::kStages == 2) {
+        if (i > 0) {
+          group_sync(place);
+          ring.fill(task, place, i + 1, next);
         }
-        hide_keys(now, visible, place.lane);
+        cp_async_wait<kFilled - kNext>();
+      } else if (i > 0) {
+        cp_async_wait<kFilled - kNext - kGroupsPerTile>();
+      } else {
+        cp_async_wait<kFilled - kNext>();
       }
-      partial.soften<Exp, Config::kLazyRescale>(now, factor, fresh && block == 0);
+      group_sync(place);
+      if (Config::kStages > 2 && i > 0) {
+        ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
+      }
+      hide(scores, i);
+      Scores ahead;
+      queries.score(ahead, keys_smem(next), place.lane);
+      soften(partial, scores);
+      add(partial, scores, stage);
+#pragma unroll
+      for (int n = 0; n < kRowTiles * Config::kTileK / 2; ++n) (&scores[0][0][0])[n] = (&ahead[0][0][0])[n];
+      stage = next;
     }
-    if (block == 0) values_ready();
-    if (key < most_visible) {
-      add_values<Numbers, Rows, Config::kKeyBlock, kRowTiles>(partial.output, now, keys_smem + kTileBytes + block * kBlockBytes, place.lane);
+    if (ring.tiles > 0) {
+      if constexpr (Config::kSplitWaits) {
+        cp_async_wait<0>();
+        group_sync(place);
+      }
+      hide(scores, ring.tiles - 1);
+      soften(partial, scores);
+      partial.finish();
+      add(partial, scores, stage);
     }
   }
-}
+};
 
 /// Sends this warp's rows to the blocks that own them; then adds up and stores the rows that this block owns.
 __device__ __forceinline__ void merge(const Partial<kRowTiles, kDim>& partial, const Task<Element>& task, const Place& place,
                                       unsigned char* shared, float factor) {
-  const unsigned merge_smem = shared_address(shared + kMergeStart);
   if constexpr (kInCluster) {
-    if constexpr (!Config::kMergeApart) cluster_arrive_relaxed();  // else: arrived when the block started
+    if constexpr (!Config::kMergeApart) cluster_arrive();  // else: arrived when the block started
     cluster_wait();
   } else if constexpr (!Config::kMergeApart) {
     __syncthreads();
   }
 #pragma unroll
-  for (int i = 0; i < 2 * kRowTiles; ++i) {
-    const int row = place.first_row + 8 * i;
-    const int slot = place.source * kOwnedRows + row % kOwnedRows + place.lane / 4;
-    unsigned to = merge_smem + slot * kMergeStride * 4;
+  for (int half = 0; half < 2 * kRowTiles; ++half) {
+    const int row = place.first_row + 8 * half;
+    unsigned to = shared_address(shared + kMergeStart) + (place.source * kOwnedRows + row % kOwnedRows) * merge_stride<kDim> * 4;
     if constexpr (kInCluster) to = cluster_address(to, row / kOwnedRows);
-#pragma unroll
-    for (int n = 0; n <= kDim / 8; ++n) {  // the last is the maximum and the sum
-      const float x = n < kDim / 8 ? partial.output[i / 2][n % (kDim / 8)][2 * (i % 2)] : partial.maximum[i / 2][i % 2];
-      const float y = n < kDim / 8 ? partial.output[i / 2][n % (kDim / 8)][2 * (i % 2) + 1] : partial.sum[i / 2][i % 2];
-      if (n == kDim / 8 && place.lane % 4 != 0) break;
-      const unsigned pair = to + n * 32 + place.lane % 4 * 8;
-      kInCluster ? cluster_store(pair, x, y) : shared_store(pair, x, y);
-    }
+    leave_rows<kInCluster>(partial, half, to, place.lane);
   }
   if constexpr (kInCluster) {
     cluster_arrive();
@@ -254,29 +300,9 @@ __device__ __forceinline__ void merge(const Partial<kRowTiles, kDim>& partial, c
   } else {
     __syncthreads();
   }
-  const float* const parts = reinterpret_cast<const float*>(shared + kMergeStart);
-#pragma unroll 2
-  for (int item = threadIdx.x; item < kOwnedRows * kDim / 4; item += kThreads) {
-    const float* const part = parts + item / (kDim / 4) * kMergeStride;
-    float maximum[kSources], top = kLowest, total = 0.0f, output[4] = {};
-#pragma unroll
-    for (int s = 0; s < kSources; ++s) {
-      maximum[s] = part[s * kOwnedRows * kMergeStride + kDim];
-      top = fmaxf(top, maximum[s]);
-    }
-#pragma unroll
-    for (int s = 0; s < kSources; ++s) {
-      const float* const from = part + s * kOwnedRows * kMergeStride;
-      const float4 four = *reinterpret_cast<const float4*>(from + item % (kDim / 4) * 4);
-      const float share = Exp::rescale(maximum[s], top, factor);
-      total += share * from[kDim + 1];
-      output[0] += share * four.x, output[1] += share * four.y, output[2] += share * four.z, output[3] += share * four.w;
-    }
-    const float inverse = 1.0f / total;
-    const int row = place.rank * kOwnedRows + item / (kDim / 4);
-    const uint2 words = {Numbers::pack(output[0] * inverse, output[1] * inverse), Numbers::pack(output[2] * inverse, output[3] * inverse)};
-    if (row < task.queries) *reinterpret_cast<uint2*>(task.out + row * kDim + item % (kDim / 4) * 4) = words;
-  }
+  const int first = place.rank * kOwnedRows;
+  add_up<Numbers, Exp, kDim, kSources, kOwnedRows, kThreads>(reinterpret_cast<const float*>(shared + kMergeStart), task.out + first * kDim,
+                                                             task.queries - first, threadIdx.x, factor);
 }
 
 }  // namespace evo
@@ -288,9 +314,10 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
   extern __shared__ __align__(128) unsigned char shared[];
   if constexpr (kInCluster && Config::kMergeApart) cluster_arrive_relaxed();
   const Place place;
-  const int tiles = gridDim.x / Config::kClusterSplits, tile = blockIdx.x / Config::kClusterSplits;
-  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(Config::kCausal ? tiles - 1 - tile : tile, q, k, v, out, heads,
-                                                                     seq_q, seq_kv);
+  const int x = blockIdx.x / Config::kClusterSplits, tiles = (kTilesFirst ? gridDim.x / Config::kClusterSplits : gridDim.z);
+  const int tile = kTilesFirst ? x : blockIdx.z, head = kTilesFirst ? blockIdx.y : x, entry = kTilesFirst ? blockIdx.z : blockIdx.y;
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(Config::kCausal ? tiles - 1 - tile : tile, entry * heads + head, q, k,
+                                                                     v, out, seq_q, seq_kv);
   const unsigned smem = shared_address(shared);
   const Ring ring(task, place, smem);
   WarpQueries queries;
@@ -298,8 +325,6 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
 #pragma unroll
   for (int i = 0; i < Config::kStages; ++i) ring.fill(task, place, i, i);
 
-  constexpr int kFilled = kGroupsPerTile * Config::kStages;  // groups of copies after the prologue
-  constexpr int kLag = Config::kStages > 1 ? 1 : 0;          // a stage is refilled one tile after it was read, unless it is the only one
   cp_async_wait<kFilled - 1>();
   if constexpr (Config::kQueries == Queries::kDirect) {
     group_sync(place);
@@ -310,34 +335,20 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
 
   const float factor = Exp::factor(scale);
   Partial<kRowTiles, kDim> partial;
-  int stage = 0;
-  for (int i = 0; i < ring.tiles; ++i) {
-    if (i > 0) {
-      cp_async_wait<kFilled - 1 - kLag * kGroupsPerTile>();
-      group_sync(place);
-      if constexpr (kLag == 1) ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
-    }
-    attend(partial, queries, task, place, ring.smem + 2 * stage * kTileBytes, (place.source + i * kSources) * Config::kTileK, i == 0,
-           factor, [&] {
-             if constexpr (Config::kSplitWaits) {
-               cp_async_wait<kFilled - 2>();
-               group_sync(place);
-             }
-           });
-    if constexpr (kLag == 0) {
-      group_sync(place);
-      ring.fill(task, place, i + 1, 0);
-    }
-    stage = stage + 1 == Config::kStages ? 0 : stage + 1;
+  const Worker worker{task, place, ring, queries, factor, task.visible_keys<Config::kCausal>(place.first_row),
+                      task.visible_keys<Config::kCausal>(place.first_row + kWarpRows - 1)};
+  if constexpr (Config::kInterleave) {
+    worker.run_interleaved(partial);
+  } else {
+    worker.run(partial);
   }
-  partial.finish();
   if constexpr (kSources > 1) {
     merge(partial, task, place, shared, factor);
   } else {
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i) {
       const int row = place.first_row + 8 * i + place.lane / 4;
-      store_row<Numbers, kDim, Config::kWideStore>(task.out + row * kDim, partial.output[i / 2], i % 2, 1.0f / partial.sum[i / 2][i % 2],
+      store_row<Numbers, kDim, true>(task.out + row * kDim, partial.output[i / 2], i % 2, rcp_approx(partial.sum[i / 2][i % 2]),
                                                    row < task.queries, place.lane);
     }
   }

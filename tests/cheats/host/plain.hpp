@@ -52,13 +52,14 @@ void attend_row(const Problem& p, int head, int row, float* sums) {
       raised = Trick::maximum(raised, scores[j]);
     }
     const float factor = top == raised ? 1.0f : Trick::weight(top - raised);
-    float tile_total = 0;
+    float weights[kTile], tile_total = 0;
     for (int j = 0; j < count; ++j) {
-      const float weight = scores[j] == -__builtin_inff() ? 0.0f : Trick::weight(scores[j] - raised);
-      tile_total += weight;
-      for (int d = 0; d < kDim; ++d)
-        tile_sums[d] = Trick::accumulate(tile_sums[d], weight, v[long(first + j) * kDim + d]);
+      weights[j] = scores[j] == -__builtin_inff() ? 0.0f : Trick::weight(scores[j] - raised);
+      tile_total += weights[j];
     }
+    for (int j = 0; j < count; ++j)
+      for (int d = 0; d < kDim; ++d)
+        tile_sums[d] = Trick::accumulate(tile_sums[d], weights[j], v[long(first + j) * kDim + d]);
     total = total * Trick::rescale_sum(factor) + tile_total;
     for (int d = 0; d < kDim; ++d) sums[d] = sums[d] * Trick::rescale_out(factor) + tile_sums[d];
     top = raised;

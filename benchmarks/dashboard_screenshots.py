@@ -1,0 +1,74 @@
+"""Takes a picture of every page of the dashboard over a database, for docs/ and the README.
+
+python benchmarks/dashboard_screenshots.py results.db --output docs/images
+
+Needs Debian's chromium and playwright (pip install -e ".[test]").
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.dashboard_speed import FLAGS, serving
+from evo.record import open_record
+
+
+def addresses(database: Path, campaign_id: int | None) -> dict[str, str]:
+    """Page by the name of its picture: the campaign asked for, or the largest."""
+    with open_record(database, read_only=True) as record:
+        campaigns = record.campaigns()
+        elites = record.elites()
+    chosen = campaign_id or max(campaigns, key=lambda campaign: campaign.evaluated).id
+    pages = {"campaigns": "/", "campaign": f"/campaigns/{chosen}", "elites": "/elites", "api": "/api/docs"}
+    if elites:
+        pages["variant"] = f"/variants/{elites[0].variant_key}"
+    if len(campaigns) > 1:
+        other = next(campaign.id for campaign in campaigns if campaign.id != chosen)
+        pages["compare"] = f"/compare?a={chosen}&b={other}"
+    return pages
+
+
+def take(browser: Any, address: str, pages: dict[str, str], folder: Path) -> None:
+    """Light at full width for every page; the campaign also dark and at a phone's width."""
+    from playwright.sync_api import expect
+
+    looks = [(name, path, 1280, "light", name) for name, path in pages.items()]
+    looks += [("campaign", pages["campaign"], 1280, "dark", "campaign-dark")]
+    looks += [("campaign", pages["campaign"], 390, "light", "campaign-phone")]
+    for _, path, width, scheme, picture in looks:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(address + path)
+        page.wait_for_load_state("networkidle")
+        expect(page.locator(".chart.waiting")).to_have_count(0, timeout=120_000)
+        page.wait_for_timeout(300)
+        height = min(page.evaluate("document.documentElement.scrollHeight"), 2400)
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(300)
+        page.screenshot(path=folder / f"{picture}.png")
+        context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    parser.add_argument("--campaign", type=int)
+    arguments = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with serving(arguments.database) as (address, _), sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        take(browser, address, addresses(arguments.database, arguments.campaign), arguments.output)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

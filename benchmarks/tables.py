@@ -1,0 +1,146 @@
+"""Fill the tables of README.md and docs/ from the committed JSON under benchmarks/results.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what is between is replaced. A test fails when the
+text does not say what the JSON says.
+
+    python -m benchmarks.tables          # write
+    python -m benchmarks.tables --check  # only say which files are out of date; exit code 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+_PLACE = re.compile(r"(<!-- table: ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NOT_YET = "*No measurement is committed yet.*\n"
+
+Rows = list[list[str]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    stale = [path for path in documents() if path.read_text(encoding="utf-8") != filled(path)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'out of date' if options.check else 'written'}")
+        if not options.check:
+            path.write_text(filled(path), encoding="utf-8")
+    sys.exit(1 if options.check and stale else 0)
+
+
+def documents() -> list[Path]:
+    """The files that hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def filled(path: Path) -> str:
+    """The text of a document with every table made anew."""
+    return _PLACE.sub(lambda place: place[1] + table(place[2]) + place[3], path.read_text(encoding="utf-8"))
+
+
+def table(name: str) -> str:
+    """One table in Markdown, or one line that says there is no measurement yet.
+
+    Raises: KeyError for a name that no table has.
+    """
+    file, make = TABLES[name]
+    path = RESULTS / file
+    if not path.is_file():
+        return _NOT_YET
+    return make(json.loads(path.read_text(encoding="utf-8")))
+
+
+def contest(report: dict[str, Any]) -> str:
+    """The final comparison: every contender, warm and cold, with its 95 % interval and its ratio to each backend."""
+    contest = report["contest"]
+    cold = {row["contender"]: row for row in contest["cold"]}
+    backends = [row["contender"] for row in contest["warm"] if row["kind"] == "baseline"]
+    heading = ["", "p50, warm L2"] + (["p50, cold L2"] if cold else []) + [f"times as fast as {b}" for b in backends]
+    rows: Rows = []
+    for row in contest["warm"]:
+        cells = [row["contender"], _time(row)]
+        if cold:
+            cells.append(_time(cold[row["contender"]]) if row["contender"] in cold else "-")
+        cells += [_ratio(row.get("ratios", {}).get(backend)) for backend in backends]
+        rows.append(cells)
+    words = f"Case {report['case']}, {report['dtype']}; {contest['rounds']} rounds, every round in a new order. "
+    return _markdown(heading, rows) + "\n" + words + "Intervals: 95 %, bootstrap of the median. " + _origin(report)
+
+
+def throughput(report: dict[str, Any]) -> str:
+    """Variants per second, the share of time that the device worked, and what became of the variants."""
+    search, busy = report["search"], report["busy"]
+    rows: Rows = [
+        ["admissible configurations", f"{search['admissible']:,}"],
+        ["evaluated", f"{search['evaluated']}, of them {search['valid']} valid"],
+        ["rejected", ", ".join(f"{count} {why}" for why, count in sorted(search["rejected"].items())) or "none"],
+        ["variants per second, proposal to recorded row", _number(search["per_s"])],
+        ["the same, from the first row on", _number(search["per_s_after_first"])],
+        ["first row after", f"{_number(search['first_row_s'])} s"],
+        ["device at work", _percent(busy["share"])],
+        ["builders at work", f"{_percent(busy['builders_share'])} of {busy['builders']}"],
+    ]
+    return _markdown(["", ""], rows) + "\n" + _origin(report)
+
+
+def space_construction(report: dict[str, Any]) -> str:
+    """How long the largest spaces take to list."""
+    rows = [
+        [
+            f"{result['combinations']:,}",
+            f"{result['admissible']:,}",
+            f"{result['seconds']:.3f} s",
+            f"{result['peak_mib']:.0f} MiB",
+        ]
+        for result in report["results"]
+    ]
+    return _markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
+
+
+def _time(row: dict[str, Any]) -> str:
+    return f"{row['p50_us']:.2f} us ({row['low_us']:.2f} to {row['high_us']:.2f})"
+
+
+def _ratio(found: dict[str, float] | None) -> str:
+    return f"{found['ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})" if found else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _origin(report: dict[str, Any]) -> str:
+    """Where the numbers come from."""
+    driver = f", driver {report['driver']}" if report["driver"] else ""
+    commit = f"{report['commit'][:12] or 'unknown'}{' with uncommitted changes' if report['dirty'] else ''}"
+    machine = f"{report['device']} ({report['arch']}{driver}), {report['cores']} CPU cores"
+    return f"{machine}, PyTorch {report['torch']}, {report['date']}, commit {commit}.\n"
+
+
+def _markdown(heading: list[str], rows: Rows) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "phase4_h200": ("phase4_h200.json", contest),
+    "phase4_h200_throughput": ("phase4_h200.json", throughput),
+    "cpu_attention": ("cpu_attention.json", contest),
+    "space_construction": ("space_construction.json", space_construction),
+}
+
+if __name__ == "__main__":
+    main()

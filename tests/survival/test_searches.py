@@ -1,0 +1,107 @@
+"""Whole searches on the host target, with variants that do their worst and drivers that are killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hostile.searches import Ground, ground
+from tests.hostile.variants import FATES, write_base
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+BUILD_S, RUN_S = "5", "5"
+QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
+LIMITS = ("--build-timeout", BUILD_S, "--run-timeout", RUN_S)
+
+
+@pytest.fixture
+def place() -> Iterator[Ground]:
+    with ground() as made:
+        yield made
+
+
+def test_every_hostile_variant_is_one_rejection_and_nothing_is_left(place: Ground) -> None:
+    base = write_base(place.folder, honest=50, each=1)
+    driver = place.start("--base", str(base), *QUICK, *LIMITS, "--budget", "100")
+    heard: list[str] = []
+    while driver.poll() is None:
+        heard += place.listening()
+        time.sleep(1)
+    assert driver.returncode == 0, place.log
+    assert "is not one of Evo's own bases: its code is compiled and run here as" in place.log
+    assert not heard, "something listens beyond loopback"
+    took_s, left = place.settle()
+    assert not left, f"orphans after {took_s:.0f} s"
+    assert place.litter() == []
+
+    trials = place.trials()
+    configurations = [json.loads(trial["configuration"]) for trial in trials]
+    assert len({(c["serial"], c["hostility"]) for c in configurations}) == len(trials) == 50 + len(FATES)
+    for configuration, trial in zip(configurations, trials, strict=True):
+        hostility = configuration["hostility"]
+        fate = (trial["stage"], trial["reason"])
+        assert fate == FATES.get(hostility, (None, "")), f"{configuration}: {trial}"
+    recoveries = place.rows("SELECT data FROM events WHERE kind = 'worker_replaced'")
+    taken_down = sum(stage in ("crash", "timeout") and reason != "build" for stage, reason in FATES.values())
+    assert len(recoveries) == taken_down
+    slowest = max(json.loads(data)["recovery_s"] for (data,) in recoveries if "worker_lost" not in data)
+    assert slowest < 10
+    assert place.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_killed_driver_loses_nothing_and_resume_goes_on(place: Ground) -> None:
+    base = write_base(place.folder, honest=60, each=1)
+    rng = random.Random(5)
+    arguments = ("--base", str(base), *QUICK, *LIMITS)
+    driver = place.start(*arguments, "--budget", "40", "--seed", "7")
+    recorded: list[tuple[str, object]] = []
+    for kill in range(3):
+        _wait_for_trials(place, driver, 4 + 8 * kill + rng.randrange(6))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        took_s, left = place.settle()
+        assert not left, f"orphans {took_s:.0f} s after the driver was killed"
+        assert place.litter() == []
+        assert place.rows("PRAGMA integrity_check") == [("ok",)]
+        now = [(trial["configuration"], trial["time_us"]) for trial in place.trials()]
+        assert now[: len(recorded)] == recorded, "an outcome was lost"
+        recorded = now
+        driver = place.start(*arguments, "--resume")
+    assert driver.wait() == 0, place.log
+    trials = place.trials()
+    assert {trial["campaign_id"] for trial in trials} == {1}
+    assert len(trials) == 40, "the budget goes on where it stopped"
+    assert max(Counter(trial["configuration"] for trial in trials).values()) == 1, "none is evaluated twice"
+    (campaign,) = place.rows("SELECT state, seed, budget, proposer FROM campaigns")
+    assert campaign == ("done", 7, 40, "random")
+    assert place.rows("SELECT count(*) FROM elites WHERE until IS NULL") == [(3,)]
+
+
+def test_two_searches_into_one_database_both_complete(place: Ground) -> None:
+    base = write_base(place.folder, honest=30, each=1)
+    drivers = [
+        place.start("--base", str(base), *QUICK, *LIMITS, "--budget", "12", "--seed", seed) for seed in ("1", "2")
+    ]
+    assert [driver.wait() for driver in drivers] == [0, 0], place.log
+    counts = Counter(trial["campaign_id"] for trial in place.trials())
+    assert counts == {1: 12, 2: 12}
+    assert place.rows("SELECT DISTINCT state FROM campaigns") == [("done",)]
+    assert not list(place.folder.glob("*.spool-*"))
+
+
+def _wait_for_trials(place: Ground, driver: object, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if place.db.exists():
+            tables = place.rows("SELECT name FROM sqlite_master WHERE name = 'trials'")
+            if tables and place.rows("SELECT count(*) FROM trials")[0][0] >= count:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"no {count} trials within four minutes\n{place.log}")

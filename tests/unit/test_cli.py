@@ -1,0 +1,298 @@
+"""The command line as a user meets it: real processes, their words, their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from evo import cli
+from evo.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def evo(*words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, without a GPU, and check its exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "evo.cli", *words],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == code, f"evo {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def commands(app: typer.Typer, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        yield (*path, command.name or command.callback.__name__.replace("_", "-"))
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance, (*path, group.name or ""))
+
+
+COMMANDS = sorted(commands(cli.app))
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results.db of one replayed search."""
+    folder = tmp_path_factory.mktemp("cli")
+    words = ("search", "--base", "phase4", "--target", "replay", "--budget", "40", "--json")
+    document = json.loads(evo(*words, cwd=folder).stdout)
+    assert document["state"] == "done"
+    assert document["evaluated"] == 40
+    assert document["replay"].startswith("recorded times of ")
+    assert document["best_us"] > 0
+    assert len(document["reigning"]) == 3
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example_of_itself(command: tuple[str, ...]) -> None:
+    app, callback = cli.app, None
+    for word in command:
+        for group in app.registered_groups:
+            if group.name == word and group.typer_instance is not None:
+                app = group.typer_instance
+    for registered in app.registered_commands:
+        name = registered.name or (registered.callback.__name__.replace("_", "-") if registered.callback else "")
+        if name == command[-1]:
+            callback = registered.callback
+    assert callback is not None
+    words = (callback.__doc__ or "").strip()
+    assert len(words.splitlines()[0]) > 10
+    assert f"Example: evo {' '.join(command)}" in words
+
+
+def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom evo.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print([m for m in ('torch', 'ray', 'optuna', 'sqlalchemy', 'numpy') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert done.stdout.rstrip().endswith("[]")
+    for command in COMMANDS:
+        assert command[0] in done.stdout
+
+
+def test_a_replayed_search_says_so_in_every_place(tmp_path: Path) -> None:
+    out = evo("search", "--base", "phase4", "--target", "replay", "--budget", "6", cwd=tmp_path).stdout
+    assert "No GPU is used: this plays recorded times of NVIDIA H200" in out
+    assert "Nothing is measured." in out
+    assert "replayed, recorded times of NVIDIA H200" in out
+    assert "6/6 evaluated" in out
+    assert "Next: evo export --base phase4 -o phase4.h" in out
+    assert "\x1b[" not in out, "no colours in a file"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "runs",
+        "runs show 1 --limit 5",
+        "elites",
+        "elites --history",
+        "bases list",
+        "bases show phase4 --arch sm_89",
+        "build --base phase4 --arch sm_89 -k tile_q=32 -k consumer_warps=2",
+        "export --base phase4 -o champion.h",
+        "export --base phase4 -o champion.json --format json",
+        "export --base phase4 -o campaign.t4.json --format t4",
+        "doctor",
+    ],
+)
+def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
+    done = evo(*words.split(), "--json", cwd=played)
+    document = json.loads(done.stdout)
+    assert document
+    if words == "runs":
+        assert document[0]["times"] == "replayed"
+        assert document[0]["evaluated"] == 40
+    if words == "runs show 1 --limit 5":
+        assert len(document) == 5
+        assert document[0]["time_us"] == min(row["time_us"] for row in document)
+    if words == "elites":
+        assert [row["rank"] for row in document] == [1, 2, 3]
+    if words.startswith("bases show"):
+        assert document["admissible"] > 1000
+        assert document["arch"] == "sm_89"
+    if words.startswith("build"):
+        assert document["resources"]["registers"] > 0
+        assert document["configuration"]["tile_q"] == 32
+    if words.startswith("export"):
+        text = (played / document["file"]).read_text()
+        assert document["replay"] in text
+        if not words.endswith("-o champion.h"):
+            json.loads(text)
+
+
+def test_the_json_of_every_command_is_tried_above() -> None:
+    """A command that can print JSON and that no test asks for it is a gap."""
+    tried = {"search", "runs show", "elites", "bases list", "bases show", "build", "export", "doctor"}
+    elsewhere = {"promote", "verify", "bench", "bases check", "profile", "sanitize", "prove", "report"}
+    for command in COMMANDS:
+        words = " ".join(command)
+        found = _callback(command)
+        if "as_json" in found.__annotations__:
+            assert words in tried | elsewhere, words
+
+
+def _callback(command: tuple[str, ...]) -> Any:
+    app = cli.app
+    for word in command[:-1]:
+        app = next(group.typer_instance for group in app.registered_groups if group.name == word)  # type: ignore[misc]
+    for registered in app.registered_commands:
+        assert registered.callback is not None
+        if (registered.name or registered.callback.__name__.replace("_", "-")) == command[-1]:
+            return registered.callback
+    raise AssertionError(command)
+
+
+def test_a_search_without_a_valid_variant_exits_with_1(tmp_path: Path) -> None:
+    recording = tmp_path / "broken.json"
+    cache = {
+        "device_name": "Example GPU",
+        "kernel_name": "nothing",
+        "tune_params_keys": ["x"],
+        "tune_params": {"x": [1, 2]},
+        "objective": "time",
+        "cache": {"1": {"x": 1, "time": "CompilationFailedConfig"}, "2": {"x": 2, "time": "RuntimeFailedConfig"}},
+    }
+    recording.write_text(json.dumps(cache))
+    done = evo("search", "--recording", str(recording), "--budget", "5", cwd=tmp_path, code=1)
+    assert "Nothing valid was found." in done.stdout
+    assert "every admissible configuration tried" in done.stdout
+
+
+def test_a_build_that_fails_exits_with_1_and_shows_the_compilers_words(tmp_path: Path) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / "kernels/broken.cu").write_text('#include "evo_config.cuh"\nstatic_assert(false, "on_purpose");\n')
+    (tmp_path / "search_spaces/broken.yaml").write_text(
+        "template: broken.cu\nworkload: attention\nentry: f\nknobs: {x: [1]}\nlaunch: {grid: [1], block: [32]}\n"
+    )
+    done = evo("build", "--base", "broken", "--arch", "sm_89", cwd=tmp_path, code=1)
+    assert "rejected at build" in done.stdout
+    assert "on_purpose" in done.stdout
+
+
+BAD = {
+    "search --base phase44": "--base phase44: no such base; did you mean 'phase4'?",
+    "search": "--base: expected a base's name",
+    "search --base phase4 --budget 0": "--budget 0: expected at least 1",
+    "search --base phase4 --seed -1": "--seed -1: expected 0 or more",
+    "search --base phase4 --rounds 1": "--rounds 1: expected at least 5",
+    "search --base phase4 --time-limit soon": "--time-limit soon: expected a time such as 90s",
+    "search --base phase4 --target tpu": "--target tpu: expected one of auto, cuda, host, replay",
+    "search --base phase4 --target cuda": "--target cuda: no NVIDIA GPU here",
+    "search --base phase4 --target host": "expected cuda",
+    "search --base phase4 --case small": "was recorded with case mission",
+    "search --base phase4 --db /nowhere/results.db": "folder /nowhere does not exist",
+    "search --base phase4 --db notes.txt": "notes.txt: not a database; expected an SQLite file",
+    "search --base phase4 --proposer nosuch": "unknown name 'nosuch', expected evo",
+    "search --base cpu_attention --case 1x2x3": "--case 1x2x3: expected tiny, small",
+    "search --base cpu_attention --case 1x2x32x65": "head_dim 65 does not fit; expected 64 or 128",
+    "search --base cpu_attention --dtype float16": "--dtype float16: cpu_attention takes float32",
+    "search --recording nothing.json": "--recording nothing.json: no such file",
+    "search --recording notes.txt": "notes.txt: ",
+    "bases show nosuch": "no such base",
+    "build --base phase4 --arch sm_70": "--arch sm_70: expected one of sm_80",
+    "build --base phase4 --arch sm_90 -k tile_q=17": "--knob tile_q=17: expected one of 16, 32, 64, 128",
+    "build --base phase4 --arch sm_90 -k tile_q=128 -k consumer_warps=1": "two_row_tiles_at_most: tile_q <= 32",
+    "verify --base phase4": "--base phase4: no NVIDIA GPU here to run it",
+    "verify --base cpu_attention --seeds 0": "--seeds 0: expected at least 1",
+    "bench --base cpu_attention --iters 2": "--iters 2: expected at least 5",
+    "runs --db none.db": "none.db: no such database; `evo search` makes one",
+    "runs --db notes.txt": "notes.txt: not a database",
+    "runs --limit 0": "--limit 0: expected at least 1",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, for speed: what `main` does with them; a few are tried in processes below."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("evo.targets.nvml.gpu_names", list)
+    monkeypatch.setattr("evo.tune.gpu_names", list)
+    monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
+    (tmp_path / "notes.txt").write_text("not a database\n" * 100)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capsys.readouterr()
+    assert caught.value.code == 2
+    assert captured.err.startswith("evo: ")
+    assert captured.err.count("\n") == 1
+    assert BAD[words] in captured.err
+    if "nosuch" not in words:
+        assert sorted(tmp_path.iterdir()) == before, "nothing was written"
+
+
+@pytest.mark.parametrize("words", ["search --base phase44", "runs --db none.db", "search --base phase4 --budget many"])
+def test_bad_input_in_a_process_of_its_own(words: str, tmp_path: Path) -> None:
+    done = evo(*words.split(), cwd=tmp_path, code=2)
+    assert done.stdout == ""
+    assert done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("export --base phase4 -o /nowhere/champion.h", "/nowhere/champion.h: -o: cannot be written"),
+        ("export --base phase4 -o .", ".: -o: is a folder; expected a file"),
+        ("export --base phase4 -o champion.pdf --format pdf", "--format pdf: expected header, json or t4"),
+        ("export --base phase5 -o champion.h", "no elite of base phase5; run: evo search --base phase5"),
+        ("runs show 99", "no campaign 99; `evo runs` lists them"),
+        ("promote 1", "campaign 1 was replayed"),
+        ("record 1", "campaign 1 was replayed"),
+        ("search --base phase4 --target replay --resume", "has no unfinished campaign of phase4"),
+    ],
+)
+def test_bad_input_beside_a_database_is_one_line_too(
+    played: Path, words: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(played)
+    monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capsys.readouterr()
+    assert caught.value.code == 2
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list(played.glob("*.pdf"))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("", None)])
+def test_times_are_read_with_their_units(text: str, seconds: float | None) -> None:
+    assert cli.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1m", "1d", "ten"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--time-limit"):
+        cli.parse_duration(text)
