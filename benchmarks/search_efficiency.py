@@ -174,7 +174,8 @@ def read_runs(path: Path) -> Iterator[dict[str, Any]]:
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of one proposer on one space, or over several spaces."""
     curves = [np.array(r["curve"]) for r in runs]
-    reached = {n: [float(c[min(n, len(c)) - 1]) for c in curves] for n in CHECKPOINTS}
+    budget = min(r["budget"] for r in runs)
+    reached = {n: [float(c[min(n, len(c)) - 1]) for c in curves] for n in CHECKPOINTS if n <= budget}
     at_200 = {k: float(np.mean([r[k] is not None and r[k] <= 200 for r in runs])) for k in ("within_1", "within_5")}
     scores = np.array([r["score"] for r in runs])
     return {
@@ -247,7 +248,11 @@ def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "runs": int(np.sum([r["runs"] for r in rows])),
         "score": mean(lambda r: r["score"]),
         "score_error": round(error, 4),
-        "fraction": {str(n): mean(lambda r, n=n: r["fraction"][str(n)]) for n in CHECKPOINTS},
+        "fraction": {
+            str(n): mean(lambda r, n=n: r["fraction"][str(n)])
+            for n in CHECKPOINTS
+            if all(str(n) in r["fraction"] for r in rows)
+        },
         "within_1_at_200": mean(lambda r: r["within_1_at_200"]),
         "within_5_at_200": mean(lambda r: r["within_5_at_200"]),
         "cpu_s": mean(lambda r: r["cpu_s"]),
@@ -260,7 +265,8 @@ def table(summary: dict[str, Any], kind: str = "all", noise: float = 0.0) -> Ite
     yield "|---|---|---|---|---|---|"
     means = [m for m in summary["means"] if (m["kind"], m["noise"]) == (kind, noise)]
     for mean in sorted(means, key=lambda m: -m["score"]):
-        fractions = " / ".join(f"{mean['fraction'][str(n)]:.3f}" for n in (50, 100, 200, 400))
+        reached = [mean["fraction"].get(str(n)) for n in (50, 100, 200, 400)]
+        fractions = " / ".join("-" if f is None else f"{f:.3f}" for f in reached)
         shares = f"{mean['within_1_at_200']:.0%} | {mean['within_5_at_200']:.0%}"
         scored = f"{mean['score']:.2f} ± {mean['score_error']:.2f}"
         yield f"| {mean['proposer']} | {scored} | {fractions} | {shares} | {mean['cpu_s']:.1f} |"

@@ -64,9 +64,10 @@ def _panel(axis: Any, space: str, runs: list[dict[str, Any]]) -> None:
         if proposer in ("evo", "tpe", "random"):
             axis.fill_between(evaluations, low, high, color=colour, alpha=0.12, lw=0)
     axis.set_xscale("log")
-    axis.set_xticks([5, 10, 25, 50, 100, 200, 400], labels=["5", "10", "25", "50", "100", "200", "400"])
+    ticks = [n for n in (5, 10, 25, 50, 100, 200, 400) if n <= max(len(r["curve"]) for r in runs)]
+    axis.set_xticks(ticks, labels=[str(n) for n in ticks])
     axis.minorticks_off()
-    axis.set_xlim(5, 400)
+    axis.set_xlim(5, max(len(r["curve"]) for r in runs))
     floor = np.quantile([r["curve"][min(9, len(r["curve"]) - 1)] for r in runs], 0.1)
     axis.set_ylim(max(0.0, float(floor) - 0.02), 1.01)
     axis.set_title(space, fontsize=10)
