@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from evo.base import Base
@@ -76,6 +76,7 @@ class Progress:
     building: int = 0
     running: int = 0
     time_limit_s: float | None = None
+    resumed: int = 0  # of those evaluated, by earlier runs of this campaign
 
     @property
     def elapsed_s(self) -> float:
@@ -84,13 +85,13 @@ class Progress:
     @property
     def per_s(self) -> float:
         """Variants per second from proposal to recorded row."""
-        return self.evaluated / self.elapsed_s if self.evaluated else 0.0
+        return (self.evaluated - self.resumed) / self.elapsed_s if self.evaluated > self.resumed else 0.0
 
     @property
     def left_s(self) -> float | None:
         """Seconds until the budget or the time limit is spent, whichever is nearer; None while unknown."""
         ends = []
-        if self.budget is not None and self.evaluated:
+        if self.budget is not None and self.evaluated > self.resumed:
             ends.append((self.budget - self.evaluated) / max(self.per_s, 1e-9))
         if self.time_limit_s is not None:
             ends.append(self.time_limit_s - self.elapsed_s)
@@ -150,6 +151,7 @@ class Campaign:
             self._next = max(self._next, trial.number + 1)
             self._outcomes[trial.number] = outcome
         self._binaries = self.record.binaries(self.campaign_id)
+        self.progress.resumed = self.progress.evaluated
 
     def run(self) -> str:
         """Search until budget, time or space is spent; every outcome is recorded as it arrives."""
@@ -242,6 +244,8 @@ class Campaign:
     ) -> list[Trial]:
         """Tell the proposer, count, and make the row; twins of this binary conclude with it."""
         del self._pending[pending.number]
+        if isinstance(outcome, Measured):
+            outcome = replace(outcome, built=None)  # kept by many; a binary is not
         self.proposer.tell(pending.configuration, outcome)
         self._count(pending.number, outcome)
         log = outcome.detail if isinstance(outcome, Rejected) and outcome.stage == Stage.BUILD else ""

@@ -392,27 +392,75 @@ def export(
 
 @app.command()
 def verify(
-    base: BaseOption,
+    base: BaseOption = "",
     case: CaseOption = "",
     dtype: DtypeOption = "",
     causal: CausalOption = False,
     knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
     seeds: Annotated[int, typer.Option(help="Fresh seeds per case.")] = 3,
+    elites: Annotated[
+        bool, typer.Option("--elites", help="Every promoted variant instead, as after a new driver; demote what fails.")
+    ] = False,
+    db: DbOption = "results.db",
     as_json: JsonOption = False,
 ) -> None:
-    """Check one variant against the float64 oracle on every case, fresh inputs each time.
+    """Check one variant, or all promoted ones, against the float64 oracle on every case, fresh inputs each time.
 
     Example: evo verify --base cpu_attention -k exp=polynomial
     """
     from evo import present
     from evo.inspect import verify_one
 
+    if elites:
+        _verify_elites(base, seeds=seeds, db=db, as_json=as_json)
+        return
+    if not base:
+        raise InputError("--base: expected a base's name, or --elites")
     document = verify_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], seeds=seeds)
     if as_json:
         _print_json(document)
     else:
         present.print_verification(document)
     if document["rejected"]:
+        sys.exit(NOTHING_VALID)
+
+
+def _verify_elites(base: str, *, seeds: int, db: str, as_json: bool) -> None:
+    from evo import present
+    from evo.recheck import verify_elites
+
+    with present.watcher(quiet=as_json) as watcher:
+        verdicts = [asdict(verdict) for verdict in verify_elites(db=db, base=base, seeds=seeds, say=watcher.say)]
+    if as_json:
+        _print_json(verdicts)
+    else:
+        present.print_rows([{**row, "variant": row["variant"][:12]} for row in verdicts], empty="No elites")
+    if any(verdict["fate"] == "demoted" for verdict in verdicts):
+        sys.exit(NOTHING_VALID)
+
+
+@app.command("replay-trial")
+def replay_trial(
+    trial: Annotated[int, typer.Argument(help="A trial's id, as `evo runs CAMPAIGN` lists them.")],
+    within: Annotated[float, typer.Option(help="Largest change of the median, in percent, that still counts.")] = 10.0,
+    db: DbOption = "results.db",
+    as_json: JsonOption = False,
+) -> None:
+    """Rebuild and re-measure one recorded variant from the database alone: does it reproduce?
+
+    Example: evo replay-trial 17
+    """
+    from evo import present
+    from evo.recheck import replay_trial as run
+
+    if not 0 <= within <= 1000:
+        raise InputError(f"--within {within:g}: expected 0 to 1000 percent")
+    document = run(trial, db=db, within=within / 100)
+    if as_json:
+        _print_json(document)
+    else:
+        present.print_reproduction(document)
+    if not document["reproduces"]:
         sys.exit(NOTHING_VALID)
 
 

@@ -22,6 +22,7 @@ from evo.workloads import Workload, find_workload
 
 if TYPE_CHECKING:
     from evo.evaluate import Contest
+    from evo.worker import Seat
 
 
 def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) -> dict[str, Any]:
@@ -262,16 +263,20 @@ def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, V
     return dict(elites[0].configuration) if elites else None
 
 
+def _seat(base: Base, case: Any) -> contextlib.AbstractContextManager[Seat]:
+    return device_seat(base.language, base.workload, case)
+
+
 @contextlib.contextmanager
-def _seat(base: Base, case: Any) -> Iterator[Any]:
-    """This machine's device in a worker process, without Ray and without a spare."""
+def device_seat(language: str, workload: str, case: Any) -> Iterator[Seat]:
+    """This machine's device in a worker process, without Ray and without a spare. Raises: InputError."""
     from evo.targets.nvml import gpu_names
     from evo.worker import Seat, WorkerSpec
 
-    if base.language == "cuda" and not gpu_names():
-        raise InputError(f"--base {base.name}: no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
-    timing = HOST_TIMING if base.language == "host" else Timing()
-    seat = Seat(WorkerSpec(base.language, base.workload, case, timing), spare=False)
+    if language == "cuda" and not gpu_names():
+        raise InputError("no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
+    timing = HOST_TIMING if language == "host" else Timing()
+    seat = Seat(WorkerSpec(language, workload, case, timing), spare=False)
     try:
         yield seat
     finally:

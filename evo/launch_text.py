@@ -44,7 +44,7 @@ class _Names(dict[str, str]):
         self._texts = {name for name, value in values.items() if isinstance(value, str)}
 
     def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or str(key).partition(".")[0] in self._texts and "." in str(key)
+        return super().__contains__(key) or (str(key).partition(".")[0] in self._texts and "." in str(key))
 
     def __missing__(self, key: str) -> str:
         knob, _, word = key.partition(".")

@@ -356,6 +356,31 @@ def print_verification(document: dict[str, Any]) -> None:
     print(f"right on {len(document['errors'])} outputs")
 
 
+def print_reproduction(document: dict[str, Any]) -> None:
+    """A recorded trial beside itself, measured again."""
+    print(f"trial {document['trial']}: {document['base']}, case {document['case']}, variant {document['variant'][:12]}")
+    print(_cell(document["configuration"]))
+    rows = []
+    for when in ("recorded", "now"):
+        side = document[when]
+        time = side["time"]
+        rows.append(
+            {
+                "": when,
+                "outcome": side["outcome"],
+                "time_us": time["median"] if time else None,
+                "interval_us": f"{time['low']:.3f} .. {time['high']:.3f}" if time else "-",
+                "ratio": side["ratio"],
+                "device": side["device"],
+                "driver": side["driver"],
+            }
+        )
+    print_rows(rows)
+    words = {True: "same", False: "differs", None: "not to be compared"}
+    print(", ".join(f"{name}: {words[held]}" for name, held in document["checks"].items()))
+    print("reproduces" if document["reproduces"] else "does not reproduce")
+
+
 def print_bench(document: dict[str, Any]) -> None:
     print(f"{document['base']} ({document['variant']}), case {document['case']}, {document['device']}")
     print(_cell(document["configuration"]))

@@ -291,7 +291,7 @@ def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
     stage = resolve(request)
     case = str(stage.recording.case if stage.recording is not None else stage.case.name)
     dtype = str(stage.recording.constants.get("dtype", "")) if stage.recording is not None else stage.case.dtype
-    with open_record(request.db, create=False) as record:
+    with open_record(request.db) as record:  # another search may be making it just now
         return next(iter(_unfinished(record, stage, Place(stage.base.name, case, dtype, ""))), None)
 
 

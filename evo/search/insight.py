@@ -20,7 +20,7 @@ from evo.search.pool import CENTRES, Pool
 Array = npt.NDArray[Any]
 
 GROWTH = 1.2  # the length scales are learned anew whenever there are so many times more trials
-TRIALS_MOST = 300  # that the process is conditioned on: the better half by time, the rest at random
+TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
 LEAST_VALID = 0.02  # nothing is ever ruled out
@@ -157,18 +157,18 @@ class Insight:
 def targets_of(times_us: Array) -> Array:
     """What the model is told of each trial: zero mean, unit variance, low is fast.
 
-    Half logarithm, half rank: ranks alone hide how much better the best is, logarithms alone let a cliff of slow
-    configurations drown the differences among fast ones. A failure (nan) says little of speed and stands among the
-    slower ones, no cliff; that it failed is the validity regression's to know.
+    Times count by rank, as normal quantiles: a cliff of slow configurations must not drown the differences among fast
+    ones. A failure (nan) says little of speed and stands among the slower ones, no cliff either; that it failed is the
+    validity regression's to know.
     """
     ran = np.isfinite(times_us)
     count = int(ran.sum())
     targets = np.zeros(len(times_us))
-    if count > 1:
-        logs = np.log(times_us[ran])
-        ranks = np.argsort(np.argsort(logs, kind="stable"), kind="stable")
-        mixed = _standard(_standard(logs) + ndtri((ranks + 0.5) / count))
-        targets[ran], targets[~ran] = mixed, np.quantile(mixed, FAILURE_STANDS)
+    if count:
+        ranks = np.empty(count)
+        ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
+        scores = ndtri((ranks + 0.5) / count)
+        targets[ran], targets[~ran] = scores, np.quantile(scores, FAILURE_STANDS)
     return _standard(targets)
 
 

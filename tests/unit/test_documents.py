@@ -200,7 +200,7 @@ def test_the_worked_example_is_right_and_every_command_of_it_runs(tmp_path: Path
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     base = find_base(str(tmp_path / "search_spaces/my_attention.yaml"))
-    assert base.space({"head_dim": 64, "causal": False, "dtype": "float32"}).size == 21
+    assert base.space({"head_dim": 64, "causal": False, "dtype": "float32"}).size == 20
     (block,) = re.findall(r"## Look.*?```bash\n(.*?)```", text, re.DOTALL)
     commands = block.splitlines()
     assert len(commands) == 5

@@ -1,0 +1,219 @@
+"""Does a search survive its variants and its own death? Two studies on the host target, with JSON for the docs.
+
+campaign: every variant of a space of which a tenth is hostile, each accounted for, with the driver's memory watched.
+kills: one search whose driver is killed with SIGKILL at random moments and resumed each time.
+
+    python -m benchmarks.survival campaign --variants 2000 -o benchmarks/results/survival_campaign.json
+    python -m benchmarks.survival kills --times 20 -o benchmarks/results/survival_kills.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import re
+import signal
+import statistics
+import subprocess
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from evo.provenance import git_state
+from evo.targets.host import HostTarget, cores
+from tests.hostile.searches import ROOT, Ground, ground
+from tests.hostile.variants import FATES, write_base
+
+BUILD_S, RUN_S = 6, 8
+QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
+LIMITS = ("--build-timeout", str(BUILD_S), "--run-timeout", str(RUN_S))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=("campaign", "kills"))
+    parser.add_argument("--variants", type=int, default=2000)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", "-o", type=Path)
+    options = parser.parse_args()
+    with ground() as place:
+        found = campaign(place, options.variants) if options.study == "campaign" else kills(place, options)
+    report = {"study": f"survival_{options.study}", **found, "environment": _environment()}
+    text = json.dumps(report, indent=1)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text + "\n")
+    print(text)
+
+
+def campaign(place: Ground, variants: int) -> dict[str, Any]:
+    """Search a whole space of which a tenth is hostile, and account for every variant of it."""
+    each = max(1, round(variants / 10 / len(FATES)))
+    base = write_base(place.folder, honest=variants - each * len(FATES), each=each)
+    started = time.time()
+    driver = place.start("--base", str(base), *QUICK, *LIMITS, "--budget", str(2 * variants))
+    memory: list[tuple[int, float]] = []
+    while driver.poll() is None:
+        time.sleep(2)
+        if place.db.exists() and (used := _resident_mib(driver.pid)) and (done := _evaluated(place)):
+            memory.append((done, used))
+    settled_s, orphans = place.settle(30)
+    trials = place.trials()
+    fates: Counter[str] = Counter()
+    unexpected: list[str] = []
+    for trial in trials:
+        hostility = json.loads(trial["configuration"])["hostility"]
+        fate = f"{trial['stage']}: {trial['reason']}" if trial["stage"] else "measured"
+        expected = ": ".join(FATES[hostility]) if hostility in FATES else "measured"
+        fates[f"{hostility} -> {fate}"] += 1
+        if fate != expected:
+            unexpected.append(f"{trial['configuration']}: {fate}")
+    recoveries = _recoveries(place)
+    early = [used for done, used in memory if 0.1 * variants <= done <= 0.2 * variants]
+    late = [used for done, used in memory if done >= 0.9 * variants]
+    return {
+        "variants": variants,
+        "hostile": each * len(FATES),
+        "exit_code": driver.returncode,
+        "recorded": len(trials),
+        "recorded_once": len({trial["configuration"] for trial in trials}),
+        "fates": dict(sorted(fates.items())),
+        "unexpected": unexpected,
+        "seconds": round(time.time() - started),
+        "recovery_s": recoveries,
+        "driver_memory_mib": {
+            "early": round(statistics.median(early), 1) if early else None,
+            "late": round(statistics.median(late), 1) if late else None,
+            "growth": round(statistics.median(late) / statistics.median(early) - 1, 4) if early and late else None,
+            "samples": [[done, round(used, 1)] for done, used in memory[:: max(1, len(memory) // 50)]],
+        },
+        "orphans": list(orphans.values()),
+        "settled_s": round(settled_s, 1),
+        "temporary_files": place.litter(),
+        "integrity": place.rows("PRAGMA integrity_check")[0][0],
+        "log_tail": place.log.splitlines()[-3:],
+    }
+
+
+def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:
+    """Kill one search at random moments, from its first second to its promotion, and resume it every time."""
+    rng = random.Random(options.seed)
+    base = write_base(place.folder, honest=150, each=2)
+    budget = 120
+    first = ("--base", str(base), *QUICK, *LIMITS, "--budget", str(budget), "--seed", "3")
+    events: list[dict[str, Any]] = []
+    recorded: list[Any] = []
+    for _ in range(options.times):
+        driver = place.start(*first, *(("--resume",) if _unfinished(place) else ()))
+        started = time.monotonic()
+        _await_moment(place, driver, rng)
+        early_end = driver.poll()
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        after_s = time.monotonic() - started
+        settled_s, orphans = place.settle(30)
+        now = [(t["campaign_id"], t["number"], t["configuration"], t["time_us"]) for t in _trials(place)]
+        events.append(
+            {
+                "after_s": round(after_s, 2),
+                "outcomes": len(now),
+                "lost": sum(was != is_now for was, is_now in zip(recorded, now, strict=False))
+                + max(0, len(recorded) - len(now)),
+                "orphans": list(orphans.values()),
+                "settled_s": round(settled_s, 1),
+                "temporary_files": place.litter(),
+                "integrity": place.rows("PRAGMA integrity_check")[0][0] if place.db.exists() else "no file yet",
+                **({"ended_before": early_end} if early_end is not None else {}),
+            }
+        )
+        print(events[-1], flush=True)
+        recorded = now
+    final = place.start(*first, *(("--resume",) if _unfinished(place) else ())).wait()
+    settled_s, orphans = place.settle(30)
+    counts = Counter((t["campaign_id"], t["configuration"]) for t in _trials(place))
+    return {
+        "times": options.times,
+        "budget": budget,
+        "kills": events,
+        "final_exit_code": final,
+        "campaigns": [list(row) for row in place.rows("SELECT id, state, seed, budget FROM campaigns")],
+        "outcomes": sum(counts.values()),
+        "evaluated_twice": sum(count - 1 for count in counts.values()),
+        "orphans": list(orphans.values()),
+        "temporary_files": place.litter(),
+        "integrity": place.rows("PRAGMA integrity_check")[0][0],
+        "recovery_s": _recoveries(place),
+    }
+
+
+def _await_moment(place: Ground, driver: subprocess.Popen[str], rng: random.Random) -> None:
+    """A random moment: sometimes of the start, mostly soon after a random number of further outcomes."""
+    if rng.random() < 0.25:
+        time.sleep(rng.uniform(0.2, 12))
+        return
+    wanted = _evaluated(place) + rng.randint(1, 12)
+    deadline = time.monotonic() + 300
+    while driver.poll() is None and _evaluated(place) < wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(rng.uniform(0, 1.5))
+
+
+def _trials(place: Ground) -> list[dict[str, Any]]:
+    return place.trials() if _tables(place) else []
+
+
+def _evaluated(place: Ground) -> int:
+    return int(place.rows("SELECT count(*) FROM trials")[0][0]) if _tables(place) else 0
+
+
+def _tables(place: Ground) -> bool:
+    return place.db.exists() and bool(place.rows("SELECT 1 FROM sqlite_master WHERE name = 'trials'"))
+
+
+def _unfinished(place: Ground) -> bool:
+    return _tables(place) and bool(place.rows("SELECT 1 FROM campaigns WHERE state != 'done'"))
+
+
+def _recoveries(place: Ground) -> dict[str, Any]:
+    """Seconds until the slot was back, by what took its worker down."""
+    by_reason: dict[str, list[float]] = {}
+    for (text,) in place.rows("SELECT data FROM events WHERE kind = 'worker_replaced'"):
+        data = json.loads(text)
+        by_reason.setdefault(data["reason"], []).append(data["recovery_s"])
+    return {
+        reason: {"count": len(times), "median": round(statistics.median(times), 2), "max": round(max(times), 2)}
+        for reason, times in sorted(by_reason.items())
+    }
+
+
+def _resident_mib(pid: int) -> float | None:
+    try:
+        match = re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match.group(1)) / 1024 if match else None
+
+
+def _environment() -> dict[str, Any]:
+    target, state = HostTarget(), git_state(ROOT)
+    return {
+        "device": target.facts().name,
+        "cores": cores(),
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "toolchain": target.toolchain(),
+        "python": platform.python_version(),
+        "commit": state.sha + ("-dirty" if state.dirty else ""),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "build_timeout_s": BUILD_S,
+        "run_timeout_s": RUN_S,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""On a GPU, with `pytest -m gpu`: what is wrong is caught, what crashes is survived, what is equal is not promoted."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu_trust
+from evo.base import Base, base_paths, load_base
+from evo.outcome import Built, Rejected
+from evo.prove import CONTROL
+from evo.sanitize import find_sanitizer, sanitize
+from evo.targets import DeviceFacts, build, make_target
+from evo.variant import Variant, make_variant
+from evo.worker import Seat, WorkerSpec
+from evo.workloads import find_workload
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+]
+CUDA_BASES = [base for base in map(load_base, base_paths().values()) if base.language == "cuda"]
+needs_sanitizer = pytest.mark.skipif(find_sanitizer() is None, reason="compute-sanitizer is not installed")
+
+
+def test_a_crash_or_a_hang_costs_less_than_ten_seconds_and_the_next_variant_is_measured() -> None:
+    for event in gpu_trust.recoveries():
+        assert event["outcome"] != "measured", event
+        assert event["next_measured"], event
+        assert 0 < event["recovery_s"] < gpu_trust.RECOVERY_S, event
+
+
+def test_a_fleet_gives_every_hostile_kernel_one_rejection_and_measures_the_right_one() -> None:
+    fates = gpu_trust.fleet_outcomes()
+    assert fates.pop(CONTROL) == "measured"
+    assert set(fates) == set(gpu_trust.HOSTILE)
+    assert fates["hang"] == "timeout: hang"
+    assert fates["illegal_address"] == "crash: illegal_address"
+    assert all(fate.startswith(("crash", "timeout", "launch")) for fate in fates.values()), fates
+
+
+@pytest.mark.parametrize("name", ["write_behind_the_end", "write_before_the_start"])
+def test_writes_outside_of_the_output_are_seen_by_its_fence(name: str) -> None:
+    case = find_workload("attention").case("small", dtype="float16")
+    seat = Seat(WorkerSpec("cuda", "attention", case, gpu_trust.QUICK), spare=False)
+    try:
+        ready = seat.ready
+        variant = gpu_trust.hostile_variant(name, ready.facts.arch, ready.toolchain, case.constants())
+        outcome = seat.evaluate(variant, gpu_trust.built(variant), None)
+    finally:
+        seat.close()
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "out_of_bounds_write"
+
+
+@needs_sanitizer
+@pytest.mark.parametrize(
+    ("name", "tool"), [("write_behind_the_end", "memcheck"), ("missing_barrier", "racecheck"), (CONTROL, "")]
+)
+def test_the_sanitizer_objects_to_what_is_wrong_and_to_nothing_else(name: str, tool: str) -> None:
+    case = find_workload("attention").case("mission", dtype="float16")
+    target = make_target("cuda")
+    variant = gpu_trust.hostile_variant(name, target.facts().arch, target.toolchain(), case.constants())
+    found = sanitize(variant, gpu_trust.built(variant), "attention", case)
+    if tool:
+        assert isinstance(found, Rejected), found
+        assert found.reason == f"sanitizer:{tool}", found
+    else:
+        assert found == "memcheck: clean, racecheck: clean"
+
+
+@needs_sanitizer
+@pytest.mark.parametrize("base", CUDA_BASES, ids=lambda base: base.name)
+def test_the_sanitizer_passes_every_default(base: Base) -> None:
+    case = find_workload(base.workload).case("mission", dtype=base.dtypes[0])
+    target = make_target("cuda")
+    variant = _default(base, case, target.facts(), target.toolchain())
+    assert sanitize(variant, gpu_trust.built(variant), base.workload, case) == "memcheck: clean, racecheck: clean"
+
+
+def test_fifty_copies_of_one_program_are_timed_alike_and_none_is_promoted() -> None:
+    report = gpu_trust.null_run()
+    for run in report["null_runs"]:
+        assert run["warm_spread"] < gpu_trust.WARM_SPREAD, report
+        assert run["cold_spread"] < gpu_trust.COLD_SPREAD, report
+        assert run["promoted"] == [], report
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_every_default_verifies(head_dim: int, causal: bool, dtype: str) -> None:
+    bases = [base for base in CUDA_BASES if dtype in base.dtypes]
+    case = find_workload("attention").case(f"1x4x300x{head_dim}", dtype=dtype, causal=causal)
+    seat = Seat(WorkerSpec("cuda", "attention", case, gpu_trust.QUICK), spare=False)
+    wrong: dict[str, str] = {}
+    try:
+        facts, toolchain = seat.ready.facts, seat.ready.toolchain
+        variants = [_default(base, case, facts, toolchain) for base in bases]
+        with ThreadPoolExecutor(8) as pool:
+            for variant, built in zip(variants, pool.map(build, variants), strict=True):
+                outcome: Any = seat.verify(variant, built, 2) if isinstance(built, Built) else built
+                if isinstance(outcome, Rejected):
+                    wrong[variant.base] = f"{outcome.stage}: {outcome.reason}: {outcome.detail[:300]}"
+    finally:
+        seat.close()
+    assert not wrong
+
+
+def _default(base: Base, case: Any, facts: DeviceFacts, toolchain: str) -> Variant:
+    space = base.space({**facts.limits, **case.constants()})
+    return make_variant(
+        base,
+        space,
+        space.default,
+        constants=case.constants(),
+        facts=facts.limits,
+        arch=facts.arch,
+        toolchain=toolchain,
+    )

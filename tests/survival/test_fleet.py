@@ -1,0 +1,174 @@
+"""The fleet and its seats lose processes; nothing that was handed to them is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evo.base import load_base
+from evo.errors import WorkersLost
+from evo.fleet import Fleet
+from evo.measure import Timing
+from evo.outcome import Built, Done, Measured, Rejected, Stage
+from evo.targets.host import HostTarget
+from evo.variant import Variant, make_variant
+from evo.worker import Seat, WorkerSpec
+from evo.workloads import find_workload
+from tests.hostile.variants import write_base
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+CASE = find_workload("attention").case("tiny", dtype="float32")
+QUICK = Timing(launches=1, sample_us=100.0, first_look=2, rounds=2)
+
+
+class Kit:
+    """Variants of the hostile base, built when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.target = HostTarget()
+        self.facts = self.target.facts()
+        self.base = load_base(write_base(folder, honest=8, each=2))
+        self.space = self.base.space({**self.facts.limits, **CASE.constants()})
+
+    def variant(self, hostility: str = "none", serial: int = 0) -> Variant:
+        return make_variant(
+            self.base,
+            self.space,
+            self.space.configuration({"serial": serial, "hostility": hostility}),
+            constants=CASE.constants(),
+            facts=self.facts.limits,
+            arch=self.facts.arch,
+            toolchain=self.target.toolchain(),
+        )
+
+    def built(self, variant: Variant) -> Built:
+        built = self.target.build(variant)
+        assert isinstance(built, Built), built
+        return built
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's threads must not spin where others compile
+        yield Kit(tmp_path_factory.mktemp("hostile"))
+
+
+def _spec(**changes: Any) -> WorkerSpec:
+    return WorkerSpec("host", "attention", CASE, QUICK, **{"evaluate_s": 20.0, **changes})
+
+
+@pytest.fixture(scope="module")
+def fleet(kit: Kit) -> Iterator[Fleet]:
+    with Fleet(_spec(), builders=1, build_s=30.0) as fleet:
+        yield fleet
+
+
+def test_a_seat_replaces_what_kernels_kill_at_once_and_again(kit: Kit) -> None:
+    seat = Seat(_spec(evaluate_s=6.0))
+    try:
+        for hostility, reason in (("crash", "SIGSEGV"), ("crash", "SIGSEGV"), ("stray", "SIGSEGV"), ("hang", "hang")):
+            variant = kit.variant(hostility)
+            outcome = seat.evaluate(variant, kit.built(variant), None)
+            assert isinstance(outcome, Rejected)
+            assert outcome.reason == reason
+            assert 0 < seat.recovery_s < 10
+        honest = kit.variant(serial=1)
+        assert isinstance(seat.evaluate(honest, kit.built(honest), None), Measured)
+        assert seat.recovery_s == 0
+        guilty = kit.variant("killed")
+        contest = seat.contest([(honest, kit.built(honest)), (guilty, kit.built(guilty))], 5)
+        assert not isinstance(contest, Rejected), "one finalist's crash does not end the promotion"
+        assert contest.rejected[guilty.key].reason == "SIGKILL"
+        assert honest.key in contest.warm_us
+    finally:
+        seat.close()
+
+
+def test_what_waited_behind_a_killed_seat_is_not_blamed(fleet: Fleet, kit: Kit) -> None:
+    fatal, innocent = kit.variant("hang"), kit.variant(serial=2)
+    fleet.submit_run(1, fatal, kit.built(fatal), None)
+    fleet.submit_run(2, innocent, kit.built(innocent), None)
+    done: list[Done] = []
+    for _ in range(2):
+        time.sleep(1.0)
+        os.kill(_actor_of(fleet), signal.SIGKILL)
+        seat = fleet._seats[0]
+        done += _until(fleet, lambda seat=seat: bool(fleet._seats) and fleet._seats[0] is not seat)
+    done += _until(fleet, lambda: fleet.running() == 0)
+    fates = {finished.number: finished.result for finished in done}
+    assert isinstance(fates[2], Measured)
+    assert isinstance(fates[1], Rejected)
+    assert (fates[1].stage, fates[1].reason) == (Stage.CRASH, "worker_lost")
+    assert len(done) == 2, "each is one outcome"
+
+
+def test_a_builder_killed_twice_is_one_rejection(fleet: Fleet, kit: Kit) -> None:
+    fleet.submit_build(3, kit.variant("slow_compile"))
+    done: list[Done] = []
+    killed = 0
+    deadline = time.monotonic() + 60
+    while not done and time.monotonic() < deadline:
+        done += fleet.wait(0.2)
+        builder = _builder()
+        if builder is not None and killed < 2:
+            os.kill(builder, signal.SIGKILL)
+            killed += 1
+            time.sleep(0.5)
+    assert [(finished.number, getattr(finished.result, "reason", "")) for finished in done] == [(3, "worker_lost")]
+    fleet.submit_build(4, kit.variant(serial=3))
+    assert isinstance(_until(fleet, lambda: fleet.building() == 0)[0].result, Built)
+
+
+def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(
+    fleet: Fleet, kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last: it takes the fleet's only seat."""
+    monkeypatch.setattr("evo.fleet._GRACE_S", 1.0)
+    fleet._options = {"num_cpus": 1000}  # no node has so many: as if the only one with a GPU were gone
+    fleet.spec = _spec(start_s=0.1)
+    variant = kit.variant("hang", serial=1)
+    fleet.submit_run(5, variant, kit.built(variant), None)
+    time.sleep(0.5)
+    os.kill(_actor_of(fleet), signal.SIGKILL)
+    with pytest.raises(WorkersLost, match="the last worker was lost and none came back"):
+        _until(fleet, lambda: False, limit_s=120)
+
+
+def _until(fleet: Fleet, condition: Any, limit_s: float = 90.0) -> list[Done]:
+    done: list[Done] = []
+    deadline = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < deadline:
+        done += fleet.wait(0.2)
+    return done
+
+
+def _actor_of(fleet: Fleet) -> int:
+    """The seat's own process: the parent of the nursery that its worker was forked from."""
+    worker = int(fleet._seats[0].name.rpartition(":")[2])
+    return _parent(_parent(worker))
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _builder() -> int | None:
+    """The process whose compiler is at work: the parent of the shells that guard it."""
+    mark = f"EVO_FLEET={os.environ['EVO_FLEET']}".encode()
+    guards = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"evo-build" in (path / "cmdline").read_bytes().split(b"\0") and mark in (path / "environ").read_bytes():
+                guards.add(int(path.name))
+    with contextlib.suppress(OSError):
+        return next((parent for guard in guards if (parent := _parent(guard)) not in guards), None)
+    return None
