@@ -64,7 +64,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with serving(arguments.database) as address, sync_playwright() as driver:
+    with serving(arguments.database) as (address, _), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         take(browser, address, addresses(arguments.database, arguments.campaign), arguments.output)
         browser.close()

@@ -91,7 +91,7 @@ def serving(database: Path) -> Any:
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().split()[3].rstrip("/")
+        yield process.stdout.readline().split()[3].rstrip("/"), process
     finally:
         process.terminate()
         process.wait()
@@ -112,6 +112,8 @@ def paint_times(address: str, path: str, visits: int) -> dict[str, float]:
                 expect(page.locator("#progress.js-plotly-plot")).to_have_count(1, timeout=60_000)
             drawn = page.evaluate("performance.now()")
             page.wait_for_load_state("networkidle")
+            while not page.evaluate("performance.getEntriesByName('first-contentful-paint').length"):
+                page.wait_for_timeout(20)
             found = page.evaluate(
                 "[performance.getEntriesByType('navigation')[0].responseStart, "
                 "performance.getEntriesByName('first-contentful-paint')[0].startTime]"
@@ -124,54 +126,63 @@ def paint_times(address: str, path: str, visits: int) -> dict[str, float]:
     return {name: round(statistics.median(values), 1) for name, values in times.items()}
 
 
+POLL = """
+import json, sys, time, urllib.request
+seen, evaluated = 0, -1
+while True:
+    time.sleep(1.5)
+    answer = json.load(urllib.request.urlopen(f"{sys.argv[1]}?after={seen}&evaluated={evaluated}"))
+    evaluated = answer["evaluated"]
+    seen = max(answer.get("points", {}).get("id", []) or [seen])
+"""
+
+
 def slowdown(database: Path, rounds: int, seconds: float) -> dict[str, float]:
-    """How much slower outcomes are recorded while one page of the running campaign polls, in interleaved rounds.
+    """How much slower outcomes are recorded while a page of the running campaign polls, in interleaved rounds.
 
-    The stand-in for a search only computes made-up outcomes and records them, at the pace of a fast search
-    (40 a second): what is compared is the processor time that each recorded outcome takes the driver, and the rate.
+    The stand-in for a search only computes made-up outcomes and records them one by one as fast as it can. Beside
+    the rates, the processor time that the server takes per second of being polled: it does not depend on what else
+    the machine is doing.
     """
-    import threading
-    import urllib.request
-
     rng = np.random.default_rng(1)
-    space, base = make_space(), make_base()
-    configurations = space.sample(rng, 4000)
-    results: dict[bool, list[float]] = {False: [], True: []}
-    with open_record(database) as record, serving(database) as address:
+    base = make_base()
+    configurations = make_space().sample(rng, 4000)
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    server_s = watched_s = 0.0
+    with open_record(database) as record, serving(database) as (address, server):
         campaign_id = record.start_campaign(make_spec(budget=None))
         number = 0
-        urllib.request.urlopen(f"{address}/campaigns/{campaign_id}").read()
         for turn in range(2 * rounds):
             watched = turn % 2 == 1
-            stop = threading.Event()
-
-            def poll(stop: threading.Event = stop) -> None:
-                seen = 0
-                while not stop.wait(1.5):
-                    url = f"{address}/campaigns/{campaign_id}/live?after={seen}"
-                    answer = json.load(urllib.request.urlopen(url))
-                    seen = max(answer.get("points", {}).get("id", [0]) or [seen])
-
-            thread = threading.Thread(target=poll, daemon=True)
-            if watched:
-                thread.start()
-            begun, done = time.perf_counter(), 0
+            url = f"{address}/campaigns/{campaign_id}/live"
+            poller = subprocess.Popen([sys.executable, "-c", POLL, url]) if watched else None
+            time.sleep(1.0)
+            used, begun, done = processor_s(server), time.perf_counter(), 0
             while time.perf_counter() - begun < seconds:
                 configuration = configurations[number % len(configurations)]
                 trial = Trial(number, make_variant_record(configuration, base=base), outcome_of(configuration, rng))
-                record.record_trials(campaign_id, [replace(trial, worker="gpu 0")])
+                record.record_trial(campaign_id, replace(trial, worker="gpu 0"))
                 number, done = number + 1, done + 1
-            results[watched].append(done / (time.perf_counter() - begun))
-            stop.set()
-            if watched:
-                thread.join()
+            took = time.perf_counter() - begun
+            rates[watched].append(done / took)
+            if poller is not None:
+                server_s, watched_s = server_s + processor_s(server) - used, watched_s + took
+                poller.terminate()
+                poller.wait()
         record.finish_campaign(campaign_id, "done", "measured")
-    alone, watched_rate = statistics.median(results[False]), statistics.median(results[True])
+    alone, watched_rate = statistics.median(rates[False]), statistics.median(rates[True])
     return {
         "recorded_per_s_alone": round(alone, 1),
         "recorded_per_s_watched": round(watched_rate, 1),
         "search_slowdown_percent": round(100 * (alone / watched_rate - 1), 2),
+        "server_percent_of_one_core": round(100 * server_s / watched_s, 2),
     }
+
+
+def processor_s(process: subprocess.Popen[str]) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -186,6 +197,7 @@ def main() -> int:
         database = arguments.database or Path(folder) / "results.db"
         if not database.exists():
             fill(database, SIZES)
+        open_record(database, upgrade=True).close()
         result: dict[str, Any] = {
             "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -194,7 +206,7 @@ def main() -> int:
             "database_mib": round(database.stat().st_size / 2**20),
             "load_before": round(os.getloadavg()[0], 2),
         }
-        with serving(database) as address:
+        with serving(database) as (address, _):
             result["list"] = paint_times(address, "/", arguments.visits)
             result["campaign_of_5000"] = paint_times(address, "/campaigns/1", arguments.visits)
         result["polling"] = slowdown(database, arguments.rounds, arguments.seconds)

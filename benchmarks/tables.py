@@ -139,7 +139,6 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase4_h200": ("phase4_h200.json", contest),
     "phase4_h200_throughput": ("phase4_h200.json", throughput),
     "cpu_attention": ("cpu_attention.json", contest),
-    "cpu_attention_throughput": ("cpu_attention.json", throughput),
     "space_construction": ("space_construction.json", space_construction),
 }
 

@@ -35,14 +35,32 @@ def launch_text(variant: VariantRecord, dimensions: Sequence[str]) -> str:
     )
 
 
+class _Names(dict[str, str]):
+    """C++ names by ours; "knob.word" is a member of that knob's enum, whichever word."""
+
+    def __init__(self, variant: VariantRecord) -> None:
+        super().__init__()
+        values = {**variant.configuration, **variant.constants}
+        self._texts = {name for name, value in values.items() if isinstance(value, str)}
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or (str(key).partition(".")[0] in self._texts and "." in str(key))
+
+    def __missing__(self, key: str) -> str:
+        knob, _, word = key.partition(".")
+        if knob in self._texts and word:
+            return f"{camel(knob)}::k{camel(word)}"
+        raise KeyError(key)
+
+
 def _cpp_names(variant: VariantRecord, dimensions: Sequence[str]) -> dict[str, str]:
-    names = {name: name for name in dimensions}
+    names = _Names(variant)
+    names.update({name: name for name in dimensions})
     groups: tuple[Mapping[str, Any], ...] = (variant.configuration, variant.constants, variant.derived)
     for group in groups:
-        for name, value in group.items():
+        for name in group:
             names[name] = f"Config::k{camel(name)}"
-            if isinstance(value, str):
-                names[f"{name}.{value}"] = f"{camel(name)}::k{camel(value)}"
     for name, fact in variant.facts.items():
-        names[name] = str(fact).lower() if isinstance(fact, bool) else str(fact)
+        if fact != name:  # a word stands for itself and has meaning only beside its knob
+            names[name] = str(fact).lower() if isinstance(fact, bool) else str(fact)
     return names

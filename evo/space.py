@@ -69,6 +69,7 @@ class SearchSpace:
         self._rows: Array | None = None
         self._order = list(range(len(self.knobs)))  # knobs in the order by which rows are sorted
         self._codes: Array | None = None
+        self._strides: Array | None = None
         self._code_rows: Array | None = None  # row of each sorted code, None where rows are sorted already
         self._default: Configuration | None = None
 
@@ -294,13 +295,15 @@ class SearchSpace:
 
     def _encode(self, rows: Array) -> Array:
         if self.combinations < 2**62:
-            return np.asarray(np.asarray(rows, np.int64) @ self._strides())
+            if self._strides is None:
+                self._strides = self._place_values()
+            return np.asarray(np.asarray(rows, np.int64) @ self._strides)
         codes = np.zeros(len(rows), object)  # beyond 64 bits Python's own integers
         for place in self._order:
             codes = codes * self.cardinalities[place] + rows[:, place].astype(object)
         return codes
 
-    def _strides(self) -> Array:
+    def _place_values(self) -> Array:
         strides, stride = np.ones(len(self.knobs), np.int64), 1
         for place in reversed(self._order):
             strides[place], stride = stride, stride * self.cardinalities[place]

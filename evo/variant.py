@@ -66,8 +66,13 @@ def make_variant(
         sources=base.sources,
         launch=base.launch,
         gates=base.gates,
-        facts=dict(facts),
+        facts={**_words(base.knobs), **facts},
     )
+
+
+def _words(knobs: tuple[Knob, ...]) -> dict[str, Value]:
+    """Values of text knobs, each standing for itself, so that launch and gates may say `order == tiles`."""
+    return {value: value for knob in knobs for value in knob.values if isinstance(value, str)}
 
 
 def variant_key(sources: Mapping[str, str], header: str, entry: str, arch: str, toolchain: str) -> str:

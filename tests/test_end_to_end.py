@@ -1,4 +1,4 @@
-"""The whole street on this machine's CPU: a real Ray, a real compiler, real times, a header that is what was measured."""
+"""The whole street on this CPU: a real Ray, a real compiler, real times, a header that is what was measured."""
 
 from __future__ import annotations
 
@@ -117,13 +117,6 @@ def test_bench_times_the_champion_beside_torch(searched: dict[str, Any], folder:
     assert document["variant"] == "champion"
     assert {row["contender"] for row in document["times"]} == {"this variant", "baseline:torch"}
     assert all(row["low_us"] <= row["p50_us"] <= row["high_us"] for row in document["times"])
-
-
-def test_verify_checks_one_variant_on_every_case(folder: Path) -> None:
-    document = evo("verify --base cpu_attention --case tiny --seeds 1 -k exp=polynomial", folder)
-    assert document["rejected"] is None
-    assert document["configuration"]["exp"] == "polynomial"
-    assert len(document["errors"]) > 10
 
 
 def test_ctrl_c_in_a_terminal_leaves_everything_and_no_process(folder: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from evo.record import Campaign, Interval, Point, RecordedTrial, Samples
 
-RANDOM_OPERATORS = ("random", "control", "initial", "sample", "start")
+RANDOM_OPERATORS = ("random", "control")  # drawn evenly from the space whenever they come
+OPENING = ("default", "seed", "stranger")  # operators of a search's opening, where strangers are drawn evenly too
 FEWEST_RANDOM = 10  # random trials below which their expectation would be a guess
 WORKER_KINDS = ("build", "verify", "measure", "idle")
 
@@ -31,7 +33,7 @@ def random_expectation(points: Sequence[Point], *, proposer: str, length: int) -
 
     Failures count as draws that improve nothing. None when fewer than ten random trials were measured.
     """
-    drawn = [p for p in points if proposer == "random" or p.operator.startswith(RANDOM_OPERATORS)]
+    drawn = random_trials(points, proposer)
     times = np.sort([p.time_us for p in drawn if p.time_us is not None])
     if len(times) < FEWEST_RANDOM:
         return None
@@ -42,6 +44,14 @@ def random_expectation(points: Sequence[Point], *, proposer: str, length: int) -
     steps = np.diff(reached, axis=1, prepend=0.0)
     expected = (steps * times).sum(axis=1) / reached[:, -1]
     return draws.tolist(), expected.tolist()
+
+
+def random_trials(points: Sequence[Point], proposer: str) -> list[Point]:
+    """Trials that were drawn evenly from the space: later strangers were picked by what had been learnt."""
+    if proposer == "random":
+        return [p for p in points if p.operator not in ("default", "seed")]
+    opening = list(takewhile(lambda p: p.operator in OPENING, points))
+    return [p for p in opening if p.operator == "stranger"] + [p for p in points if p.operator in RANDOM_OPERATORS]
 
 
 def quartiles(times_us: Sequence[float]) -> dict[str, float]:
@@ -210,5 +220,5 @@ def ratio_interval(samples: Sequence[Samples]) -> tuple[float, float] | None:
     ours, anchor = warm.get("variant", ()), warm.get("anchor", ())
     if len(ours) < 3 or len(ours) != len(anchor):
         return None
-    found = gain_interval(ours, anchor, draws=500)
+    found = gain_interval(ours, anchor, draws=300)
     return found.low, found.high

@@ -147,9 +147,14 @@ def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
 
 def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
     """The best trial's ancestors, the best first; empty where nothing was measured."""
-    if campaign.best_trial_id is None:
+    best_id = campaign.best_trial_id
+    if best_id is None:
         return []
-    best = record.trial(campaign.best_trial_id)
+    return remember(record, ("lineage", best_id), lambda: _trace(record, campaign, best_id))
+
+
+def _trace(record: Record, campaign: Campaign, best_id: int) -> list[dict[str, Any]]:
+    best = record.trial(best_id)
     known = {best.number: best}
     wanted = set(best.origin.parents)
     for _ in range(12):  # generations
@@ -166,7 +171,7 @@ def failure_rows(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
     """Rejections by stage and reason, each with the words of the first trial that met it."""
     rows = []
     for failure in record.failures(campaign.id)[:40]:
-        detail = record.trial(failure.trial_id).detail
+        detail = _words_of(record, failure.trial_id)
         rows.append(
             {
                 "stage": failure.stage,
@@ -179,6 +184,11 @@ def failure_rows(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _words_of(record: Record, trial_id: int) -> str:
+    """What the compiler or the device said of a rejected trial."""
+    return remember(record, ("words", trial_id), lambda: record.trial(trial_id).detail)
 
 
 def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:

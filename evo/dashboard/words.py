@@ -53,9 +53,11 @@ def signed_percent(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration: 8 s, 2 min 5 s, 3 h 10 min."""
+    """A duration: 20 ms, 8.0 s, 2 min 5 s, 3 h 10 min."""
     if value is None:
         return NONE
+    if 0 < value < 0.0995:
+        return f"{1e3 * value:.0f} ms"
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)

@@ -39,6 +39,7 @@ class History:
         self.place: dict[Indices, int] = {}  # told configuration -> its place in trials
         self.in_flight: set[Indices] = set()
         self._times: list[float] = []
+        self._times_array: npt.NDArray[np.float64] | None = None  # made when asked for
         self._listed = space.enumerated and space.size <= LISTED_MOST
         self._taken_rows = np.zeros(space.size if self._listed else 0, bool)
         self._taken = 0
@@ -58,6 +59,7 @@ class History:
             self._mark(indices)
         self.in_flight.discard(indices)
         trial = Trial(indices, time_us, outcome)
+        self._times_array = None
         if indices in self.place:
             self.trials[self.place[indices]] = trial
             self._times[self.place[indices]] = time_us
@@ -86,7 +88,9 @@ class History:
     @property
     def times_us(self) -> npt.NDArray[np.float64]:
         """Times of the trials, nan where rejected."""
-        return np.array(self._times)
+        if self._times_array is None:
+            self._times_array = np.array(self._times)
+        return self._times_array
 
     def best(self, count: int = 1) -> list[Trial]:
         """The fastest trials, best first; fewer if fewer ran."""

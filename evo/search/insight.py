@@ -1,7 +1,6 @@
 """Insights: what the trials so far, failures among them, say about those not tried; the most promising come first.
 
-The model sees ranks, not times: a cliff of slow configurations must not drown the differences among fast ones. Failures
-rank last, and a second regression on the same process says how likely a candidate is to run at all.
+One process, two regressions: how fast a candidate will be, and how likely it is to run at all.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from evo.search.pool import CENTRES, Pool
 Array = npt.NDArray[Any]
 
 GROWTH = 1.2  # the length scales are learned anew whenever there are so many times more trials
-TRIALS_MOST = 300  # that the process is conditioned on: the better half by time, the rest at random
+TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
+FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
 LEAST_VALID = 0.02  # nothing is ever ruled out
 
 
@@ -95,7 +95,7 @@ class Insight:
         self.seen = count
         self.pool.refill(rng, history, self.bred)
         rows = np.array([history.trials[p].indices for p in self.trained])
-        targets = normal_scores(history.times_us)[self.trained]
+        targets = self._targets(history.times_us)
         self.model.fit(self.coordinates.of(rows), targets, self.coordinates.of(self.pool.rows), learn)
         if learn:
             self.learned_at = count
@@ -119,18 +119,21 @@ class Insight:
                     deviation = deviation * self._unlike(indices)
         return chosen
 
+    def _targets(self, times_us: Array) -> Array:
+        return np.asarray(targets_of(times_us)[self.trained])
+
     def _polish(self, history: History, count: int) -> list[tuple[Indices, str]]:
         """Untried configurations that differ from the best in one knob, by what the model expects of them."""
         best = np.array(history.best()[0].indices)
         beside = np.flatnonzero((self.pool.rows != best).sum(axis=1) == 1)
-        mean = self.model.mean(normal_scores(history.times_us)[self.trained])[beside]
+        mean = self.model.mean(self._targets(history.times_us))[beside]
         ranked = [tuple(self.pool.rows[i].tolist()) for i in beside[np.argsort(mean, kind="stable")]]
         return [(indices, "polish") for indices in ranked if not history.is_taken(indices)][:count]
 
     def _promise(self, history: History) -> tuple[Any, Array]:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
         times = history.times_us
-        targets = normal_scores(times)[self.trained]
+        targets = self._targets(times)
         mean = self.model.mean(targets)
         least = targets.min()
         ran = np.isfinite(times[self.trained])
@@ -151,17 +154,27 @@ class Insight:
         return left
 
 
-def normal_scores(times_us: Array) -> Array:
-    """Times as standard normal quantiles of their ranks, failures (nan) together in the last place."""
-    failed = np.isnan(times_us)
-    filled = np.where(failed, np.inf, times_us)
-    ranks = np.argsort(np.argsort(filled, kind="stable"), kind="stable").astype(float)
-    if failed.any():
-        ranks[failed] = ranks[failed].max()
-    scores = ndtri((ranks + 0.5) / len(times_us))
-    spread = scores.std()
-    result: Array = (scores - scores.mean()) / (spread if spread > 0 else 1.0)
-    return result
+def targets_of(times_us: Array) -> Array:
+    """What the model is told of each trial: zero mean, unit variance, low is fast.
+
+    Times count by rank, as normal quantiles: a cliff of slow configurations must not drown the differences among fast
+    ones. A failure (nan) says little of speed and stands among the slower ones, no cliff either; that it failed is the
+    validity regression's to know.
+    """
+    ran = np.isfinite(times_us)
+    count = int(ran.sum())
+    targets = np.zeros(len(times_us))
+    if count:
+        ranks = np.empty(count)
+        ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
+        scores = ndtri((ranks + 0.5) / count)
+        targets[ran], targets[~ran] = scores, np.quantile(scores, FAILURE_STANDS)
+    return _standard(targets)
+
+
+def _standard(values: Array) -> Array:
+    spread = values.std()
+    return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))
 
 
 def expected_improvement(mean: Array, deviation: Array, least: float) -> Array:

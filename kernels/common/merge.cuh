@@ -1,8 +1,8 @@
 // Adding up partial results of the same rows: each warp, having seen some of the keys, leaves its rows in shared memory
 // (its block's own, or that of another block of its cluster); then any thread can add up any columns of a row.
 //
-// A row there is kDim floats of unnormalised output, its maximum, its sum, and padding: 8 floats more than kDim put the
-// eight rows that a warp writes at once on banks of their own. Rows of one source lie together.
+// A row there is kDim floats of unnormalised output, then four times its maximum and its sum: 8 floats more than kDim put
+// the eight rows that a warp writes at once on banks of their own. Rows of one source lie together.
 #pragma once
 
 #include "common/ptx.cuh"
@@ -24,10 +24,8 @@ __device__ __forceinline__ void leave_rows(const Partial<kRowTiles, kDim>& parti
     const float x = output[n][2 * (half % 2)], y = output[n][2 * (half % 2) + 1];
     kInCluster ? cluster_store(to + n * 32, x, y) : shared_store(to + n * 32, x, y);
   }
-  if (lane % 4 == 0) {
-    const float x = partial.maximum[half / 2][half % 2], y = partial.sum[half / 2][half % 2];
-    kInCluster ? cluster_store(to + kDim * 4, x, y) : shared_store(to + kDim * 4, x, y);
-  }
+  const float x = partial.maximum[half / 2][half % 2], y = partial.sum[half / 2][half % 2];
+  kInCluster ? cluster_store(to + kDim * 4, x, y) : shared_store(to + kDim * 4, x, y);  // four times, once for each lane of the quad
 }
 
 /// Adds up `kRows` rows of `kSources` sources under their common maxima and stores the first `rows` of them, four

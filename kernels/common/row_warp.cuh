@@ -62,7 +62,7 @@ struct RowWarp {
       }
       hide_keys(scores, visible, lane);
     }
-    partial.template soften<Exp, false>(scores, factor, first_key == 0);
+    partial.template soften<Exp, false>(scores, factor);
     add_values<Numbers, Rows, kTileK, kRowTiles>(partial.output, scores, values_smem, lane);
   }
 

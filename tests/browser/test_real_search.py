@@ -26,7 +26,7 @@ def test_a_real_search_is_watched_to_its_end_and_its_header_compiles(
 ) -> None:
     database = tmp_path / "results.db"
     command = [sys.executable, "-m", "evo.cli", "search", "--base", "cpu_attention", "--case", "tiny"]
-    command += ["--budget", "24", "--rounds", "8", "--no-proof", "--db", str(database)]
+    command += ["--budget", "12", "--rounds", "4", "--no-proof", "--db", str(database)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with serving(database) as address, (tmp_path / "log").open("w") as log:
         search = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment)
@@ -42,7 +42,7 @@ def test_a_real_search_is_watched_to_its_end_and_its_header_compiles(
         visitor.problems.clear()  # before the search began there was no database: its 503 is in the console
         with open_record(database, read_only=True) as record:
             campaign = record.campaign(1)
-            assert campaign.evaluated == 24
+            assert campaign.evaluated == 12
             best = record.trial(campaign.best_trial_id or 0)
         for path in ("/", "/campaigns/1", "/elites", f"/trials/{best.id}", f"/variants/{best.variant_key}", "/compare"):
             assert visitor.open(address + path).status == 200
@@ -63,7 +63,7 @@ def test_a_real_search_is_watched_to_its_end_and_its_header_compiles(
 
 def watch(visitor: Visitor, address: str, search: subprocess.Popen[bytes]) -> list[str]:
     """Open the campaign as soon as it is there and follow it without reloading; the states it showed."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while visitor.page.goto(f"{address}/campaigns/1").status != 200:
         if search.poll() not in (None, 0) or time.monotonic() > deadline:
             return []

@@ -202,13 +202,12 @@ def test_a_program_computes_what_the_workload_says(subject: Subject) -> None:
 @pytest.mark.parametrize("name", RUNNERS, indirect=True)
 def test_the_program_that_runs_is_the_one_that_was_loaded(subject: Subject) -> None:
     """Many binaries in one process, loaded in turn: none may answer for another."""
-    sign = {"host": "{ out[0] = VALUE; }", "cuda": "{ out[0] = VALUE; }"}[subject.target.name]
     element = {"host": "float", "cuda": "unsigned short"}[subject.target.name]
-    signature = f"(const void*, const void*, const void*, {element}* out, int, int, int, int, float) "
+    body = f"(const void*, const void*, const void*, {element}* out, int, int, int, int, float) {{ out[0] = VALUE; }}"
     inputs = subject.workload.inputs(subject.case, 3, subject.device)
     programs: dict[int, tuple[Variant, Built]] = {}
     for value in range(3):
-        variant = subject.with_body(signature + sign.replace("VALUE", str(value)), f"value{value}")
+        variant = subject.with_body(body.replace("VALUE", str(value)), f"value{value}")
         programs[value] = (variant, built(subject, variant))
     for turn in range(30):
         value = turn % 3
@@ -221,7 +220,8 @@ def test_the_program_that_runs_is_the_one_that_was_loaded(subject: Subject) -> N
 
 @pytest.mark.parametrize("name", RUNNERS, indirect=True)
 def test_times_come_back_in_order_and_longer_work_takes_longer(subject: Subject) -> None:
-    short, long = (subject.workload.case(text, dtype=subject.case.dtype) for text in ("1x1x64x64", "2x8x512x64"))
+    sizes = ("1x1x64x64", "2x8x512x64" if subject.device == "cpu" else "4x16x2048x64")
+    short, long = (subject.workload.case(text, dtype=subject.case.dtype) for text in sizes)
     variant = subject.variant()
     program = subject.target.load(built(subject, variant), variant, subject.workload)
     watches = [
@@ -264,7 +264,7 @@ def test_the_device_and_its_state_are_described(subject: Subject) -> None:
 @pytest.fixture
 def seat(subject: Subject) -> Iterator[Seat]:
     timing = HOST_TIMING if subject.target.name == "host" else Timing()
-    spec = WorkerSpec(subject.target.name, "attention", subject.case, timing=timing, evaluate_s=5.0)
+    spec = WorkerSpec(subject.target.name, "attention", subject.case, timing=timing, evaluate_s=8.0)
     seat = Seat(spec, spare=False)
     yield seat
     seat.close()

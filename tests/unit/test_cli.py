@@ -109,7 +109,7 @@ def test_a_replayed_search_says_so_in_every_place(tmp_path: Path) -> None:
     "words",
     [
         "runs",
-        "runs 1 --limit 5",
+        "runs show 1 --limit 5",
         "elites",
         "elites --history",
         "bases list",
@@ -128,7 +128,7 @@ def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
     if words == "runs":
         assert document[0]["times"] == "replayed"
         assert document[0]["evaluated"] == 40
-    if words == "runs 1 --limit 5":
+    if words == "runs show 1 --limit 5":
         assert len(document) == 5
         assert document[0]["time_us"] == min(row["time_us"] for row in document)
     if words == "elites":
@@ -148,7 +148,7 @@ def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
 
 def test_the_json_of_every_command_is_tried_above() -> None:
     """A command that can print JSON and that no test asks for it is a gap."""
-    tried = {"search", "runs", "elites", "bases list", "bases show", "build", "export", "doctor"}
+    tried = {"search", "runs show", "elites", "bases list", "bases show", "build", "export", "doctor"}
     elsewhere = {"promote", "verify", "bench", "bases check", "profile", "sanitize", "prove", "report"}
     for command in COMMANDS:
         words = " ".join(command)
@@ -266,7 +266,7 @@ def test_bad_input_in_a_process_of_its_own(words: str, tmp_path: Path) -> None:
         ("export --base phase4 -o .", ".: -o: is a folder; expected a file"),
         ("export --base phase4 -o champion.pdf --format pdf", "--format pdf: expected header, json or t4"),
         ("export --base phase5 -o champion.h", "no elite of base phase5; run: evo search --base phase5"),
-        ("runs 99", "no campaign 99; `evo runs` lists them"),
+        ("runs show 99", "no campaign 99; `evo runs` lists them"),
         ("promote 1", "campaign 1 was replayed"),
         ("record 1", "campaign 1 was replayed"),
         ("search --base phase4 --target replay --resume", "has no unfinished campaign of phase4"),

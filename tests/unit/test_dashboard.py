@@ -84,6 +84,12 @@ def test_the_expectation_of_random_search_is_the_mean_first_and_the_minimum_at_l
     assert analysis.random_expectation(make_points([*times], operator="mutate"), proposer="evo", length=50) is None
 
 
+def test_strangers_count_as_random_only_before_the_search_has_learnt() -> None:
+    opening = make_points([5.0] * 12, operator="stranger")
+    later = make_points([1.0] * 3, operator="mutation") + make_points([0.5] * 3, operator="stranger")
+    assert len(analysis.random_trials([*opening, *later], "evo")) == 12
+
+
 def test_busy_workers_add_up_to_the_time_worked() -> None:
     intervals = [
         Interval("cpu", "build", 0.0, 3.0),

@@ -1,4 +1,4 @@
-"""The container files name only what exists, run without rights, and start the main job. Docker itself is not needed."""
+"""The container files name only what exists, run without rights, and start the main job. Docker is not needed."""
 
 from __future__ import annotations
 

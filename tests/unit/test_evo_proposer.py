@@ -12,7 +12,7 @@ from evo.search import make_proposer
 from evo.search.coordinates import Coordinates
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History
-from evo.search.insight import expected_improvement, normal_scores
+from evo.search.insight import expected_improvement, targets_of
 from evo.search.operators import Steps, breed_rows
 from evo.search.pool import Pool
 from evo.space import Configuration, Knob, SearchSpace
@@ -117,12 +117,13 @@ def test_thousands_of_trials_do_not_stop_it() -> None:
     assert len(set(asked)) == 20
 
 
-def test_scores_rank_failures_last_and_together() -> None:
-    scores = normal_scores(np.array([3.0, math.nan, 1.0, 1e9, math.nan]))
-    assert scores[2] < scores[0] < scores[3] < scores[1] == scores[4]
-    assert scores.mean() == pytest.approx(0)
-    assert scores.std() == pytest.approx(1)
-    assert np.all(normal_scores(np.array([math.nan, math.nan])) == 0)
+def test_what_the_model_is_told_keeps_the_order_and_is_no_cliff_at_failures() -> None:
+    targets = targets_of(np.array([3.0, math.nan, 1.0, 1e9, math.nan, 4.0, 2.0]))
+    assert targets[2] < targets[6] < targets[0] < targets[5] < targets[3]
+    assert targets[0] < targets[1] == targets[4] < targets[3]
+    assert targets.mean() == pytest.approx(0)
+    assert targets.std() == pytest.approx(1)
+    assert np.all(targets_of(np.array([math.nan, math.nan])) == 0)
 
 
 def test_expected_improvement_is_never_negative_and_grows_with_doubt() -> None:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
-from evo.outcome import Built, Rejected, Stage, Verified
+from evo.outcome import Built, Rejected, Resources, Stage, Verified
 from evo.prove import CONTROL, Mutant, Proof, judge, mutant_variant, mutants, prove, variants_of
 from evo.targets import make_target
 from evo.verify import Oracle, verify
@@ -125,3 +126,40 @@ def test_every_mutant_is_killed_on_the_gpu(shape: str, dtype: str, causal: bool)
     workload = find_workload("attention")
     proof = prove(make_target("cuda"), workload, workload.case(shape, dtype=dtype, causal=causal), builders=8)
     assert proof.holds, proof.complaint()
+
+
+class _Emulated:
+    """A half-precision kernel on the CPU: what verification makes of its arithmetic, where there is no GPU."""
+
+    def __init__(self, accumulates_in_half: bool) -> None:
+        self.accumulates_in_half = accumulates_in_half
+
+    def run(self, case: Any, inputs: dict[str, torch.Tensor], outputs: dict[str, torch.Tensor]) -> None:
+        q, k, v = (inputs[name].float() for name in "qkv")
+        scores = (q @ k.mT) * case.scale
+        if case.causal:
+            scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        kind = inputs["q"].dtype
+        sums = torch.zeros_like(q)
+        for key in range(case.seq_kv):
+            sums += weights[..., key : key + 1].to(kind).float() * v[..., key : key + 1, :]
+            if self.accumulates_in_half:
+                sums = sums.to(kind).float()
+        outputs["out"].copy_(sums / weights.sum(-1, keepdim=True))
+
+    def stopwatch(self, case: Any, input_sets: Any, launches: int) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_sums_are_told_from_half_precision_inputs(dtype: str, causal: bool) -> None:
+    workload = find_workload("attention")
+    case = workload.case("1x2x256x64", dtype=dtype, causal=causal)
+    oracle = Oracle(workload, "cpu")
+    built = Built("k", b"", "h", Resources(), "", 0.0)
+    right = verify(_Emulated(False), built, oracle, workload.trial_cases(case), [3])
+    wrong = verify(_Emulated(True), built, oracle, workload.trial_cases(case), [3])
+    assert isinstance(right, Verified), right
+    assert isinstance(wrong, Rejected)

@@ -254,7 +254,9 @@ const Charts = (() => {
   }
 
   // Parallel coordinates on a canvas; every value of a knob is a button that brushes, reachable by keyboard.
-  function parallel(element, table, most = 500) {
+  function parallel(element, whole, most = 500) {
+    const varied = whole.knobs.map((_, index) => index).filter((index) => whole.knobs[index].values.length > 1);
+    const table = { ...whole, knobs: varied.map((index) => whole.knobs[index]), rows: whole.rows.map((row) => varied.map((index) => row[index])) };
     const wanted = new Map(); // knob index -> set of value indices that are let through
     let share = 1;
     const order = table.time_us.map((t, i) => [t, i]).filter(([t]) => t != null).sort((a, b) => a[0] - b[0]);

@@ -91,7 +91,7 @@ struct Place {
 /// scores = queries keys^T, this thread's rectangle.
 __device__ __forceinline__ void score(unsigned char* shared, const Place& place) {
   float scores[kRows][kKeysPerThread] = {};
-#pragma unroll 2
+#pragma unroll 1
   for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
     float queries[kRows][8];
 #pragma unroll
@@ -165,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads)
   extern __shared__ __align__(128) unsigned char shared[];
   float* const scores_smem = reinterpret_cast<float*>(shared + kScoresStart);
   float* const state_smem = reinterpret_cast<float*>(shared + kRowStateStart);
-  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, q, k, v, out, heads, seq_q, seq_kv);
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, blockIdx.z * heads + blockIdx.y, q, k, v, out, seq_q, seq_kv);
   const Place place;
   const float factor = Exp::factor(scale);
 

@@ -237,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads)
   using namespace evo;
   extern __shared__ __align__(128) unsigned char shared[];
   const Room room{shared};
-  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, q, k, v, out, heads, seq_q, seq_kv);
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, blockIdx.z * heads + blockIdx.y, q, k, v, out, seq_q, seq_kv);
   const float factor = Exp::factor(scale);
 
   copy_rows<Rows, Config::kTileQ, kThreads>(shared, task.q, task.queries, threadIdx.x);

@@ -86,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads)
   using namespace evo;
   extern __shared__ __align__(128) unsigned char shared[];
   const unsigned smem = shared_address(shared);
-  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, q, k, v, out, heads, seq_q, seq_kv);
+  const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(blockIdx.x, blockIdx.z * heads + blockIdx.y, q, k, v, out, seq_q, seq_kv);
   const float factor = Exp::factor(scale);
   Warp warp(smem);
 

@@ -139,8 +139,7 @@ __device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem
     if (first_key < most_visible) {
       add_values<Numbers, Rows, kWarpKeys, kRowTiles>(partial.output, scores, keys_smem + kTileBytes, lane);
     }
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(barriers.empty);
+    mbarrier_arrive(barriers.empty);
     if (++stage == Config::kStages) stage = 0, parity ^= 1;
   }
   partial.finish();
@@ -172,7 +171,7 @@ extern "C" __global__ void __launch_bounds__(evo::Config::kThreads, evo::Config:
   const float factor = Exp::factor(scale);
   if (threadIdx.x < Config::kStages) {
     const StageBarriers barriers(smem, threadIdx.x);
-    mbarrier_init(barriers.empty, kConsumers / 32);
+    mbarrier_init(barriers.empty, kConsumers);
     mbarrier_init(barriers.keys_full, kProducers);
     if constexpr (Config::kSplitWaits) mbarrier_init(barriers.values_full, kProducers);
   }
