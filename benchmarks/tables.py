@@ -106,6 +106,77 @@ def space_construction(report: dict[str, Any]) -> str:
     return _markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
 
 
+def survival_campaign(report: dict[str, Any]) -> str:
+    """What became of every variant of a campaign of which a tenth is hostile."""
+    rows = [[*fate.split(" -> "), str(count)] for fate, count in report["fates"].items()]
+    memory = report["driver_memory_mib"]
+    words = [
+        f"{report['recorded']} of {report['variants']} variants recorded, {report['recorded_once']} of them different",
+        f"{len(report['unexpected'])} with another outcome than foreseen",
+        f"driver's memory {memory['early']} MiB early, {memory['late']} MiB late ({_change(memory['growth'])})",
+        f"{len(report['orphans'])} processes and {len(report['temporary_files'])} temporary files left",
+        f"integrity check: {report['integrity']}",
+    ]
+    table = _markdown(["variant", "recorded as", "count"], rows)
+    return f"{table}\n{'; '.join(words)}; {report['seconds']} s.\n\n{_recoveries(report)}\n{_ground(report)}"
+
+
+def survival_kills(report: dict[str, Any]) -> str:
+    """One search, killed and resumed again and again."""
+    kills = report["kills"]
+    rows: Rows = [
+        ["kills", str(len(kills))],
+        ["after", f"{min(k['after_s'] for k in kills):.1f} to {max(k['after_s'] for k in kills):.1f} s"],
+        ["outcomes lost", str(sum(k["lost"] for k in kills))],
+        ["evaluated twice", str(report["evaluated_twice"])],
+        ["integrity checks clean", str(sum(k["integrity"] in ("ok", "no file yet") for k in kills))],
+        ["processes left", str(sum(len(k["orphans"]) for k in kills) + len(report["orphans"]))],
+        ["temporary files left", str(sum(len(k["temporary_files"]) for k in kills) + len(report["temporary_files"]))],
+        ["all processes gone after", f"{max(k['settled_s'] for k in kills):.1f} s at most"],
+        ["outcomes in the end", f"{report['outcomes']} of a budget of {report['budget']}"],
+    ]
+    return _markdown(["", ""], rows) + "\n" + _ground(report)
+
+
+def gpu_trust(report: dict[str, Any]) -> str:
+    """Kill rate, null runs and recovery times on a GPU."""
+    runs, facts = report["null_run"]["null_runs"], report["environment"]
+    rows: Rows = [
+        [f"wrong kernels caught, {name}", f"{found['killed']} of {found['killed'] + len(found['survived'])}"]
+        for name, found in report["kill_rate"].items()
+    ]
+    copies = report["null_run"]["copies"]
+    for l2 in ("warm", "cold"):
+        spreads = ", ".join(f"{100 * run[f'{l2}_spread']:.2f} %" for run in runs)
+        rows.append([f"spread of {copies} copies, {l2} L2, {len(runs)} runs", spreads])
+    rows.append(["promoted among them", str(sum(len(run["promoted"]) for run in runs))])
+    rows += [
+        [f"{event['kernel']} ({event['outcome']})", f"next worker ready in {event['recovery_s']:.1f} s"]
+        for event in report["recoveries"]
+    ]
+    words = f"{facts['device']} ({facts['arch']}, driver {facts['driver']}), PyTorch {facts['torch']}"
+    return _markdown(["", ""], rows) + f"\n{words}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
+
+
+def _change(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f} %"
+
+
+def _recoveries(report: dict[str, Any]) -> str:
+    rows = [
+        [reason, str(found["count"]), f"{found['median']:.2f} s", f"{found['max']:.2f} s"]
+        for reason, found in report["recovery_s"].items()
+    ]
+    return _markdown(["what took a worker down", "times", "next ready after, median", "at most"], rows)
+
+
+def _ground(report: dict[str, Any]) -> str:
+    facts = report["environment"]
+    load = f"load {facts['load'][1]:.0f}"
+    words = f"{facts['device']}, {facts['cores']} cores, {load}, Python {facts['python']}, {facts['date'][:10]}"
+    return f"{words}, commit {facts['commit'][:12]}.\n"
+
+
 def _time(row: dict[str, Any]) -> str:
     return f"{row['p50_us']:.2f} us ({row['low_us']:.2f} to {row['high_us']:.2f})"
 
@@ -139,6 +210,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase4_h200": ("phase4_h200.json", contest),
     "phase4_h200_throughput": ("phase4_h200.json", throughput),
     "cpu_attention": ("cpu_attention.json", contest),
+    "survival_campaign": ("survival_campaign.json", survival_campaign),
+    "survival_kills": ("survival_kills.json", survival_kills),
+    "gpu_trust": ("gpu_trust_h200.json", gpu_trust),
     "space_construction": ("space_construction.json", space_construction),
 }
 

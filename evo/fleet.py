@@ -30,6 +30,7 @@ from evo.variant import Variant
 from evo.worker import Ready, Seat, WorkerSpec
 
 _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device is never idle for the driver's sake
+_STARTS = 3  # tries to start Ray on a machine that is busy
 _LOSSES = 2  # workers that one variant may take with it before it is given up
 _CONTEST_S = 6 * 3600.0  # longer than any promotion; its parts have limits of their own
 _RAISES = 3  # tries to raise a lost seat again
@@ -241,32 +242,43 @@ class Fleet:
         if self._started_ray:
             ray.shutdown()
             self._started_ray = False
-        if self._sweeper is not None:
-            self._sweeper.sweep()
-            self._sweeper = None
+        self._sweep()
 
     def _join(self) -> None:
         if ray.is_initialized():
             return
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-        try:
-            if self.address:
-                ray.init(address=self.address, **quiet)
-            else:
-                self._sweeper = Sweeper()
-                with _loopback():
-                    ray.init(
-                        include_dashboard=False,
-                        num_cpus=max(2, os.cpu_count() or 2),
-                        object_store_memory=_STORE_BYTES,
-                        _temp_dir=str(self._sweeper.folder),
-                        **quiet,
-                    )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"--ray-address {self.address or 'local'}: Ray does not answer: {_first_line(error)}"
-            ) from None
+        for start in range(_STARTS):
+            try:
+                self._start_ray()
+                break
+            except Exception as error:  # noqa: BLE001 - Ray raises bare ones when a node is not up within its 30 s
+                ray.shutdown()
+                self._sweep()
+                if self.address or start == _STARTS - 1:
+                    where = f"--ray-address {self.address}" if self.address else "Ray on this machine"
+                    raise InputError(f"{where} does not answer: {_first_line(error)}") from None
         self._started_ray = True
+
+    def _start_ray(self) -> None:
+        """Join the cluster, or start a Ray of our own on this machine."""
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if self.address:
+            ray.init(address=self.address, **quiet)
+            return
+        self._sweeper = Sweeper()
+        with _loopback():
+            ray.init(
+                include_dashboard=False,
+                num_cpus=max(2, os.cpu_count() or 2),
+                object_store_memory=_STORE_BYTES,
+                _temp_dir=str(self._sweeper.folder),
+                **quiet,
+            )
+
+    def _sweep(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.sweep()
+            self._sweeper = None
 
     def _raise_seats(self) -> None:
         resources = ray.cluster_resources()

@@ -67,6 +67,7 @@ exit $code
 """
 
 _STATIC_ASSERT = re.compile(r"static assertion failed(?: due to requirement .*?)?: \"?(\w+)\"?\s*$", re.MULTILINE)
+_ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _serial = itertools.count(1)
 
 
@@ -246,6 +247,8 @@ def _sample_us(stopwatch: Stopwatch) -> float:
 
 def _write_sources(folder: Path, variant: Variant) -> None:
     """Template, headers, config header and the list of exported symbols, each under the name it is included by."""
+    if not _ENTRY.match(variant.entry):  # a variant may come from a database that others wrote
+        raise InputError(f"{variant.base}: entry: expected the name of an extern C function, not {variant.entry!r}")
     files = {(name or "kernel.cpp"): text for name, text in variant.sources.items()}
     files[variant.header_name] = variant.header
     # Only the entry is exported: names made from knobs do not reach the binary, and nothing pins it when it is closed.

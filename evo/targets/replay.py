@@ -5,6 +5,7 @@ A replayed time is a recorded one of another machine and day. Whatever shows it 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from evo.targets import DeviceFacts
 from evo.targets.recorded import Recording, load_recording
 from evo.variant import Variant
 from evo.worker import Ready
+
+_NAME = re.compile(r"\w[\w.+-]*\Z")
 
 
 def find_recording(base: str, folders: Sequence[Path] = ()) -> Path | None:
@@ -35,7 +38,12 @@ def describe(recording: Recording) -> str:
 
 
 def recorded_base(recording: Recording, path: Path) -> Base:
-    """A base for a space that others recorded: knobs and times, no template."""
+    """A base for a space that others recorded: knobs and times, no template.
+
+    Raises: InputError when its name is none that could be a file's.
+    """
+    if not _NAME.match(recording.name):
+        raise InputError(f"{path}: name: expected letters, digits, '.', '_' and '-', not {recording.name!r}")
     return Base(
         name=recording.name,
         path=path,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from evo.recheck import replay_trial, verify_elites
 from tests.hostile.searches import Ground, ground
 from tests.hostile.variants import FATES, write_base
 
@@ -19,6 +22,9 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 BUILD_S, RUN_S = "5", "5"
 QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
 LIMITS = ("--build-timeout", BUILD_S, "--run-timeout", RUN_S)
+
+REIGNING = """SELECT rank, variant_key FROM elites JOIN promotions ON promotions.id = promotion_id
+              WHERE until IS NULL ORDER BY rank"""
 
 
 @pytest.fixture
@@ -94,6 +100,33 @@ def test_two_searches_into_one_database_both_complete(place: Ground) -> None:
     assert counts == {1: 12, 2: 12}
     assert place.rows("SELECT DISTINCT state FROM campaigns") == [("done",)]
     assert not list(place.folder.glob("*.spool-*"))
+    _replay_and_verify_again(place)
+
+
+def _replay_and_verify_again(place: Ground) -> None:
+    """What these searches recorded reproduces; an elite whose program has become wrong is demoted."""
+    db = str(place.db)
+    ((measured, key),) = place.rows("SELECT id, variant_key FROM trials WHERE time_us IS NOT NULL LIMIT 1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+        again = replay_trial(measured, db=db, within=100.0)
+        assert again["checks"] == {"key": True, "binary": True, "outcome": True, "time": True}
+        assert again["reproduces"]
+        assert again["variant"] == key
+
+        assert {verdict.fate for verdict in verify_elites(db=db)} == {"holds"}
+        champion = place.rows(REIGNING)[0][1]
+        with contextlib.closing(sqlite3.connect(db)) as connection, connection:
+            connection.execute(
+                "UPDATE variants SET header = replace(header, 'Hostility::kNone', 'Hostility::kWrong') WHERE key = ?",
+                (champion,),
+            )
+        verdicts = verify_elites(db=db)
+    assert [verdict.fate for verdict in verdicts] == ["demoted", "holds", "holds"]
+    assert "wrong_output" in verdicts[0].reason
+    assert place.rows(REIGNING) == [(1, verdicts[1].variant), (2, verdicts[2].variant)]
+    ((reason,),) = place.rows("SELECT reason FROM promotions WHERE accepted = 0 AND variant_key = ?", champion)
+    assert reason.startswith("verified again: verify: wrong_output")
 
 
 def _wait_for_trials(place: Ground, driver: object, count: int) -> None:

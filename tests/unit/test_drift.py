@@ -1,0 +1,103 @@
+"""A measurement beside an anchor that is not itself is repeated once, and says so."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from evo.evaluate import Bench
+from evo.floor import Floor
+from evo.measure import Timing
+from evo.outcome import Built, Measured, Rejected, Resources, Verified
+from evo.targets import DeviceFacts
+
+BUILT = Built("key", b"", "hash", Resources(), "", 0.0)
+
+
+class Watch:
+    """A contender that takes the target's word for its time."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.launches = name, 1
+
+
+class ClockworkTarget:
+    """A device whose speed is scripted: one factor per measurement, which every time in it is multiplied by."""
+
+    name = "host"
+
+    def __init__(self, factors: Sequence[float]) -> None:
+        self.factors, self.current = deque(factors), 1.0
+
+    def load(self, built: Built, variant: Any, workload: Any) -> ClockworkTarget:
+        return self
+
+    def stopwatch(self, case: Any, inputs: Any, launches: int) -> Watch:
+        self.current = self.factors.popleft()  # a new measurement begins
+        return Watch("variant")
+
+    def time(self, watches: Sequence[Watch], order: Sequence[int]) -> list[float]:
+        return [{"variant": 10.0, "anchor": 20.0}[watches[index].name] * self.current for index in order]
+
+    def environment(self) -> dict[str, Any]:
+        return {"sm_mhz": 1980}
+
+    def facts(self) -> DeviceFacts:
+        return DeviceFacts("clockwork", "x")
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Outcomes of one evaluation after the other on a device with this script."""
+    monkeypatch.setattr("evo.evaluate.verify", lambda *_: Verified(BUILT, ()))
+
+    def run(factors: Sequence[float], count: int, drift: float = 0.10) -> list[Measured | Rejected]:
+        bench = object.__new__(Bench)
+        target = ClockworkTarget(factors)
+        bench.target, bench.timing = target, Timing(launches=1, sample_us=1.0, drift=drift)  # type: ignore[assignment]
+        bench.workload, bench.case, bench.inputs, bench.oracle = Cases(), None, {}, None  # type: ignore[assignment]
+        bench.anchor_name, bench._anchor = "torch", Watch("anchor")
+        bench._seeds, bench._served, bench._floor = [1, 2], 0, Floor(0.0, "nothing")
+        bench._anchor_medians = deque(maxlen=101)
+        outcomes = [bench.evaluate(None, BUILT) for _ in range(count)]  # type: ignore[arg-type]
+        assert not target.factors, "as many measurements as the script foresees"
+        return outcomes
+
+    return run
+
+
+class Cases:
+    def trial_cases(self, case: Any) -> list[Any]:
+        return []
+
+
+def _times(outcomes: Sequence[Any]) -> list[float]:
+    return [round(outcome.time_us, 3) for outcome in outcomes]
+
+
+def test_a_steady_device_is_measured_once(evaluated: Any) -> None:
+    outcomes = evaluated([1.0, 1.01, 0.99, 1.0, 1.02, 1.05, 0.95], 7)
+    assert all("repeated" not in outcome.environment for outcome in outcomes)
+
+
+def test_a_throttled_measurement_is_repeated_and_noted(evaluated: Any) -> None:
+    outcomes = evaluated([1.0] * 5 + [1.3, 1.0] + [1.0], 7)
+    assert _times(outcomes) == [10.0] * 7
+    assert outcomes[5].environment["repeated"] == "anchor was +30 % off, now +0 %"
+    assert outcomes[5].environment["sm_mhz"] == 1980
+    assert "repeated" not in outcomes[6].environment
+
+
+def test_it_is_repeated_once_only_and_what_lasts_becomes_usual(evaluated: Any) -> None:
+    outcomes = evaluated([1.0] * 5 + [0.8, 0.8] * 5 + [0.8, 0.8] + [0.8], 12)
+    assert _times(outcomes)[5:] == [8.0] * 7
+    assert "now -20 %" in outcomes[5].environment["repeated"]
+    assert "repeated" not in outcomes[-1].environment
+
+
+def test_too_few_measurements_say_nothing(evaluated: Any) -> None:
+    outcomes = evaluated([1.0, 2.0, 1.0, 2.0, 1.0], 5)
+    assert all("repeated" not in outcome.environment for outcome in outcomes)
