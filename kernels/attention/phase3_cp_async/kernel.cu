@@ -98,6 +98,5 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads)
     const unsigned keys_smem = stage_of(smem, tile);
     warp.attend(task, tile * Config::kTileK, keys_smem, keys_smem + kTileBytes, factor);
   }
-  cp_async_wait<0>();  // a thread should not end with copies under way
   warp.store(task);
 }
