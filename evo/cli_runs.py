@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from evo.errors import InputError
+
 runs_app = typer.Typer(help="Recorded campaigns: list, show, export.", invoke_without_command=True)
 
 DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
@@ -31,6 +33,7 @@ def runs(
     from evo import present
     from evo.record import open_record
 
+    _check_limit(limit)
     with open_record(db, create=False) as record:
         rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
     if as_json:
@@ -54,6 +57,7 @@ def runs_show(
     from evo import present
     from evo.record import open_record
 
+    _check_limit(limit)
     with open_record(db, create=False) as record:
         record.campaign(campaign)
         rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
@@ -61,6 +65,11 @@ def runs_show(
         print(json.dumps(rows, indent=2, default=str))
     else:
         present.print_rows(rows, empty="No trials yet")
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise InputError(f"--limit {limit}: expected at least 1")
 
 
 @runs_app.command("export")

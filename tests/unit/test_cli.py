@@ -222,7 +222,7 @@ BAD = {
     "build --base phase4 --arch sm_70": "--arch sm_70: expected one of sm_80",
     "build --base phase4 --arch sm_90 -k tile_q=17": "--knob tile_q=17: expected one of 16, 32, 64, 128",
     "build --base phase4 --arch sm_90 -k tile_q=128 -k consumer_warps=1": "two_row_tiles_at_most: tile_q <= 32",
-    "verify --base phase4": "--base phase4: no NVIDIA GPU here to run it",
+    "verify --base phase4": "no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none",
     "verify --base cpu_attention --seeds 0": "--seeds 0: expected at least 1",
     "bench --base cpu_attention --iters 2": "--iters 2: expected at least 5",
     "runs --db none.db": "none.db: no such database; `evo search` makes one",
