@@ -15,12 +15,14 @@
 //            of a cluster adds up tile_q / cluster_splits rows. In its own room (merge_apart) or over the ring.
 //
 //   group    copy all stages -> for each tile: wait K -> scores -> softmax -> (wait V) -> output -> refill the ring
+//            or, interleave: the next tile's scores stand before this tile's softmax, without a branch in between, so that
+//            tensor cores and exponentials overlap within one warp
 //   merge    one barrier (two over the ring): each warp sends its rows to the block that owns them, then all add up
 //
 // Needs: q, k, v, out contiguous [batch, heads, length, head_dim], 16-byte aligned; seq_kv >= 1; scale > 0. Lengths need
 // not divide by anything: missing rows are copied as zeros, missing keys masked, missing queries not stored.
-// Causal: key j is visible to query i where j <= i; tiles that no row of a block sees are not copied, blocks of keys
-// that no row of a warp sees are not computed.
+// Causal: key j is visible to query i where j <= i; tiles that no row of a block sees are not copied, and (unless
+// interleaved) tiles that no row of a warp sees not computed.
 #include "evo_config.cuh"
 
 #include "common/element.cuh"
@@ -98,7 +100,7 @@ __device__ __forceinline__ void group_sync(const Place& place) {
   }
 }
 
-/// The ring of one group: its tiles are `first`, `first + kSources`, ... of the keys.
+/// The ring of one group: its tiles are number `source`, `source + kSources`, ... of the keys.
 struct Ring {
   unsigned smem;
   int tiles;  // in all
@@ -123,7 +125,7 @@ struct Ring {
   }
 };
 
-/// A warp's queries: fragments in registers, or the address from which to read them for each block of keys.
+/// A warp's queries: fragments in registers, or the address from which to read them for each tile of keys.
 struct WarpQueries {
   unsigned fragments[kRowTiles][kDim / 16][4];
   DirectRows<Rows> coming[kRowTiles];
@@ -150,7 +152,7 @@ struct WarpQueries {
     }
   }
 
-  /// Scores against one block of keys.
+  /// Scores against one tile of keys.
   __device__ __forceinline__ void score(Scores& scores, unsigned keys_smem, int lane) const {
     score_tile<Numbers, Rows, Config::kTileK, Config::kQueries == Queries::kShared>(scores, fragments, smem, keys_smem, lane);
   }
