@@ -128,10 +128,12 @@ def paint_times(address: str, path: str, visits: int) -> dict[str, float]:
 
 POLL = """
 import json, sys, time, urllib.request
-seen, evaluated = 0, -1
+seen, evaluated, turn = 0, -1, 0
 while True:
-    time.sleep(1.5)
-    answer = json.load(urllib.request.urlopen(f"{sys.argv[1]}?after={seen}&evaluated={evaluated}"))
+    time.sleep(1.8)
+    turn += 1
+    whole = str(turn % 4 == 0).lower()  # as static/page.js asks
+    answer = json.load(urllib.request.urlopen(f"{sys.argv[1]}?after={seen}&evaluated={evaluated}&whole={whole}"))
     evaluated = answer["evaluated"]
     seen = max(answer.get("points", {}).get("id", []) or [seen])
 """

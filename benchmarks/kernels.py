@@ -76,6 +76,7 @@ def _request(base: str, case: str, options: argparse.Namespace, budget: int) -> 
         db=options.db,
         rounds=options.rounds,
         proof=base == "phase4" and case == "mission",
+        sanitize=False,  # `evo promote` and the GPU tests run it; half a minute for every promotion here
     )
 
 

@@ -38,7 +38,7 @@ class JudgedSpace:
 def space_names() -> list[str]:
     """Every space there is to be judged on: given, recorded here, made up."""
     given = sorted(p.name.removesuffix(".space.json.gz") for p in RECORDED.glob("*.space.json.gz"))
-    return given + sorted(_recordings()) + list(MADE_UP)
+    return given + list(long_recordings()) + list(MADE_UP)
 
 
 def _recordings() -> dict[str, Path]:

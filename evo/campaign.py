@@ -65,6 +65,7 @@ class Progress:
 
     budget: int | None
     started_at: float = field(default_factory=time.time)
+    ended_at: float | None = None  # of the search; what comes after it is not counted into variants per second
     evaluated: int = 0
     valid: int = 0
     best_us: float | None = None
@@ -80,7 +81,7 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        return time.time() - self.started_at
+        return (self.ended_at or time.time()) - self.started_at
 
     @property
     def per_s(self) -> float:
@@ -159,6 +160,7 @@ class Campaign:
         while True:
             reason = self._ended()
             if reason and not self._pending:
+                self.progress.ended_at = time.time()
                 return reason
             if not reason:
                 self._propose()

@@ -166,7 +166,8 @@ def provenance(champion: Champion) -> list[str]:
     environment = campaign.environment
     knobs = ", ".join(f"{name}={word(value)}" for name, value in variant.configuration.items())
     constants = ", ".join(f"{name}={word(value)}" for name, value in variant.constants.items())
-    standing = f"elite, rank {champion.rank}" if champion.rank else "measured, not promoted"
+    done = "replayed" if campaign.replay else "measured"  # a replayed time is never called a measured one
+    standing = f"elite, rank {champion.rank}" if champion.rank else f"{done}, not promoted"
     lines = [
         f"Evo {environment.evo}: {variant.header_name or 'evo_config'} of base {variant.base}, {standing}.".replace(
             "Evo :", "Evo:"
@@ -177,7 +178,7 @@ def provenance(champion: Champion) -> list[str]:
         f"ratio:     {ratio_words(champion)}",
         f"device:    {environment.device}, {variant.arch}, driver {environment.driver or 'unknown'}",
         f"toolchain: {variant.toolchain or environment.toolchain}",
-        f"measured:  {utc(champion.measured_at)}",
+        f"{done}:  {utc(champion.measured_at)}",
         f"commit:    {environment.git_sha or 'unknown'}{' with uncommitted changes' if environment.dirty else ''}",
         f"variant:   {variant.key}",
     ]

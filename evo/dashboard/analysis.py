@@ -29,7 +29,7 @@ def best_so_far(points: Sequence[Point]) -> tuple[list[int], list[float]]:
 
 
 def random_expectation(points: Sequence[Point], *, proposer: str, length: int) -> tuple[list[int], list[float]] | None:
-    """Expected best of n random trials for n up to `length`, from the campaign's own random trials.
+    """Expected best of n random trials from the campaign's own, for n up to `length` or as many as it has of them.
 
     Failures count as draws that improve nothing. None when fewer than ten random trials were measured.
     """
@@ -37,7 +37,7 @@ def random_expectation(points: Sequence[Point], *, proposer: str, length: int) -
     times = np.sort([p.time_us for p in drawn if p.time_us is not None])
     if len(times) < FEWEST_RANDOM:
         return None
-    draws = np.unique(np.geomspace(1, max(2, length), 60).round().astype(int))
+    draws = np.unique(np.geomspace(1, max(2, min(length, len(drawn))), 60).round().astype(int))
     # With replacement: the best of n is the k-th fastest or faster with probability 1 - (1 - k/N)^n.
     share = np.arange(1, len(times) + 1) / len(drawn)
     reached = 1.0 - (1.0 - np.minimum(share, 1.0))[None, :] ** draws[:, None]

@@ -68,9 +68,9 @@ def campaign_page(request: Request, campaign_id: int) -> HTMLResponse:
 
 @router.get("/campaigns/{campaign_id}/live")
 def campaign_live(
-    request: Request, campaign_id: int, after: Annotated[int, Query(ge=0)] = 0, evaluated: int = -1
+    request: Request, campaign_id: int, after: Annotated[int, Query(ge=0)] = 0, evaluated: int = -1, whole: bool = False
 ) -> JSONResponse:
-    """What changed since the page saw `evaluated` trials: fragments of HTML and new points."""
+    """What changed since the page saw `evaluated` trials: new points and fragments of HTML, the lists if `whole`."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     state = words.state(campaign)
@@ -81,9 +81,10 @@ def campaign_live(
     if campaign.evaluated != evaluated:
         points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
         answer["points"] = views.points_table(campaign, points)
-        whole = views.campaign_page(record, campaign)
+    if whole or state != "running":
+        lists = views.campaign_page(record, campaign)
         for name in ("failures", "fastest", "lineage"):
-            parts[name] = templates.get_template(f"_{name}.html").render(**whole)
+            parts[name] = templates.get_template(f"_{name}.html").render(**lists)
     answer["parts"] = parts
     return JSONResponse(answer)
 

@@ -12,12 +12,13 @@ import numpy as np
 from evo.search.coordinates import Coordinates
 from evo.search.history import Indices
 from evo.search.insight import Insight
-from evo.search.operators import Steps, crossover, mutate, rank_select, repair
+from evo.search.operators import Steps, breed_rows
 from evo.search.pool import Pool
 from evo.search.proposer import HistoryProposer
 from evo.space import Configuration, SearchSpace
 
 POPULATION = 12
+LITTER = 20  # children bred for one that is wanted
 FIRST_DRAWN = 8  # configurations drawn at random before anything is learned
 POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of the best
 LEAST_RUN = 3  # of them must run before anything can be learned
@@ -66,16 +67,17 @@ class EvoProposer(HistoryProposer):
         return [indices for indices, _ in ranked]
 
     def _children(self, n: int) -> Iterator[Indices]:
+        """Children of the elites; the admissible ones first, then the others as the nearest admissible."""
         elites = [t.indices for t in self.history.best(POPULATION)]
-        for _ in range(20 * n if elites else 0):
-            first = elites[rank_select(self.rng, len(elites))]
-            child = np.array(first)
-            operator = "mutation"
-            if len(elites) > 1 and self.rng.random() < 0.5:
-                child = crossover(self.rng, first, elites[rank_select(self.rng, len(elites))])
-                operator = "crossover"
-            if tuple(child.tolist()) in elites or self.rng.random() < 0.5:
-                child = mutate(self.rng, self.steps, child, 1 + int(self.rng.random() < 0.3))
-            indices = repair(self.space, child)
-            self.operators.setdefault(indices, operator)
+        if not elites:
+            return
+        litter = breed_rows(self.rng, self.steps, np.array(elites), LITTER * n)
+        admissible = self.space.admissible(litter)
+        for row in litter[admissible]:
+            indices = tuple(row.tolist())
+            self.operators.setdefault(indices, "child")
+            yield indices
+        for row in litter[~admissible]:
+            indices = self.space.nearest(row).indices
+            self.operators.setdefault(indices, "repaired child")
             yield indices

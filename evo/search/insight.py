@@ -54,7 +54,7 @@ class Insight:
         self, rng: np.random.Generator, history: History, count: int, polish: bool
     ) -> list[tuple[Indices, str]]:
         self._refresh(rng, history)
-        chosen = self._polish(history, count) if polish else []
+        chosen = self._polish(history, count) if polish and self.bred else []
         if len(chosen) < count:
             known = {indices for indices, _ in chosen}
             chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
@@ -107,16 +107,17 @@ class Insight:
         for indices in history.in_flight:
             deviation = deviation * self._unlike(indices)
         chosen: list[tuple[Indices, str]] = []
-        taken = np.zeros(len(self.pool.rows), bool)
-        while len(chosen) < count and not taken.all():
-            score = np.where(taken, -np.inf, value(deviation))
+        passed: list[int] = []  # candidates chosen here, or taken since the pool was gathered
+        score = value(deviation)
+        while len(chosen) < count and len(passed) < len(score):
             best = int(np.argmax(score))
-            taken[best] = True
+            passed.append(best)
             indices = tuple(self.pool.rows[best].tolist())
             if not history.is_taken(indices):
                 chosen.append((indices, self.pool.operators[best]))
-                if len(chosen) < count:
-                    deviation = deviation * self._unlike(indices)
+                deviation = deviation * self._unlike(indices)
+                score = value(deviation) if len(chosen) < count else score
+            score[passed] = -np.inf
         return chosen
 
     def _targets(self, times_us: Array) -> Array:

@@ -1,4 +1,4 @@
-"""How children are made of parents: crossover, mutation to a neighbour, repair."""
+"""How children are made of parents: crossover, and mutation to a neighbouring value."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evo.search.history import Indices
-from evo.space import Knob, SearchSpace
+from evo.space import Knob
 
 
 class Steps:
@@ -20,26 +19,8 @@ class Steps:
         self.ordered = [k.ordered for k in knobs]
         self.varied = np.array([i for i, k in enumerate(knobs) if len(k.values) > 1])
 
-    def move(self, rng: np.random.Generator, knob: int, index: int) -> int:
-        """Another value of one knob: near ones likelier where the values are ordered."""
-        along = self.along[knob]
-        if not self.ordered[knob]:
-            other = int(rng.integers(len(along) - 1))
-            return other + (other >= index)
-        at = int(self.place[knob][index])
-        distance = int(rng.geometric(0.6))
-        towards = at + (distance if rng.random() < 0.5 else -distance)
-        if not 0 <= towards < len(along):
-            towards = 2 * at - towards
-        towards = min(max(towards, 0), len(along) - 1)
-        if towards == at:
-            towards = at + (1 if at == 0 else -1)
-        return int(along[towards])
-
-    def move_many(
-        self, rng: np.random.Generator, knobs: npt.NDArray[Any], indices: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
-        """As `move`, for many (knob, value index) pairs at once."""
+    def move(self, rng: np.random.Generator, knobs: npt.NDArray[Any], indices: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Another value for each (knob, value index): near ones likelier where the values are ordered."""
         moved = indices.copy()
         for knob in np.unique(knobs):
             here = np.flatnonzero(knobs == knob)
@@ -55,46 +36,20 @@ class Steps:
         return moved
 
 
-def crossover(rng: np.random.Generator, first: Indices, second: Indices) -> npt.NDArray[Any]:
-    """Each knob from either parent."""
-    return np.where(rng.random(len(first)) < 0.5, first, second)
-
-
-def mutate(
-    rng: np.random.Generator, steps: Steps, row: npt.NDArray[Any], knobs: int = 1, weights: Any = None
-) -> npt.NDArray[Any]:
-    """The row with this many of its knobs moved; `weights` say which knobs are worth moving."""
-    child = row.copy()
-    count = min(knobs, len(steps.varied))
-    if count:
-        p = None if weights is None else weights[steps.varied] / weights[steps.varied].sum()
-        for knob in rng.choice(steps.varied, count, replace=False, p=p):
-            child[knob] = steps.move(rng, int(knob), int(child[knob]))
-    return child
-
-
-def repair(space: SearchSpace, row: npt.NDArray[Any]) -> Indices:
-    """The row itself if admissible, else the nearest admissible configuration."""
-    return space.nearest(row).indices
-
-
-def rank_select(rng: np.random.Generator, count: int) -> int:
-    """A place in a list sorted best first: the first is about twice as likely as the middle one."""
-    return int(count * (1 - np.sqrt(rng.random())))
-
-
 def breed_rows(rng: np.random.Generator, steps: Steps, parents: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Many children at once, shape (count, knobs); parents sorted best first. Not all of them are admissible."""
-    first, second = (
-        parents[(len(parents) * (1 - np.sqrt(rng.random(count)))).astype(int)].astype(np.int64) for _ in range(2)
-    )
+    """Children, shape (count, knobs), of parents sorted best first; not all of them are admissible.
+
+    The best parent is about twice as likely as the middle one. Half of the children cross two parents.
+    """
+    ranks = (len(parents) * (1 - np.sqrt(rng.random((2, count))))).astype(int).clip(0, len(parents) - 1)
+    first, second = parents[ranks].astype(np.int64)
     crossed = rng.random(count) < 0.5
     take_second = (rng.random(first.shape) < 0.5) & crossed[:, None]
     children: npt.NDArray[Any] = np.where(take_second, second, first)
     moves = np.where(crossed, rng.integers(0, 3, count), rng.integers(1, 4, count))
-    for turn in range(3):
+    for turn in range(3):  # up to three knobs move; the same one may move twice
         moved = np.flatnonzero(moves > turn)
         if len(moved) and len(steps.varied):
             knobs = rng.choice(steps.varied, len(moved))
-            children[moved, knobs] = steps.move_many(rng, knobs, children[moved, knobs])
+            children[moved, knobs] = steps.move(rng, knobs, children[moved, knobs])
     return children

@@ -35,8 +35,6 @@ _ARCHES: dict[str, tuple[int, int, int, int]] = {
     "sm_120": (101_376, 102_400, 1536, 170),  # RTX 5090
 }
 
-_PRIMES = (1009, 2003, 3001, 4001, 5003, 6007, 7001, 8009)  # stand for a case's dimensions where launches are compared
-
 _ASSERTION = re.compile(r'static assertion failed with "(\w+)"')
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _BARRIERS = re.compile(r"used (\d+) barriers")
@@ -130,12 +128,10 @@ def _program_hash(cubin: bytes, variant: Variant) -> str:
     parts = [program_digest(cubin)]
     if variant.launch is not None:
         launch = variant.launch
-        expressions = (*launch.grid, *launch.block, *launch.cluster, launch.shared_bytes)
-        free = sorted(set().union(*(expression.names for expression in expressions)) - variant.values.keys())
-        for scale in (1, 37):  # two problems, so that two launches seldom agree by chance
-            problem = {name: scale * prime for name, prime in zip(free, _PRIMES, strict=False)}
-            parts += [str(expression.evaluate({**variant.values, **problem})) for expression in expressions]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+        for expression in (*launch.grid, *launch.block, *launch.cluster, launch.shared_bytes):
+            known = expression.names & variant.values.keys()  # the rest are the case's dimensions
+            parts += [expression.text, *(f"{name}={variant.values[name]}" for name in sorted(known))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def parse_resources(log: str) -> Resources:

@@ -36,32 +36,10 @@ struct RowWarp {
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(queries[i], queries_smem + i * kTileBytes, lane);
     }
-    const int least_visible = task.template visible_keys<kCausal>(first_row);  // the warp's last row sees the most
-    const int most_visible = task.template visible_keys<kCausal>(first_row + kRowTiles * 16 - 1);
-    if (first_key >= most_visible) return;
-    float scores[kRowTiles][kTileK / 8][4] = {};
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) {
-      unsigned step[kRowTiles][4];
-#pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-        if constexpr (kQueriesInRegisters) {
-#pragma unroll
-          for (int word = 0; word < 4; ++word) step[i][word] = queries[i][k][word];
-        } else {
-          ldmatrix_x4(step[i], queries_smem + i * kTileBytes + LaneRows<Rows>::offset_a(lane, 2 * k));
-        }
-      }
-      add_scores<Numbers, Rows, kTileK, kRowTiles>(scores, step, keys_smem, k, lane);
-    }
-    if (first_key + kTileK > least_visible) {
-      int visible[kRowTiles][2];
-#pragma unroll
-      for (int i = 0; i < 2 * kRowTiles; ++i) {
-        visible[i / 2][i % 2] = task.template visible_keys<kCausal>(first_row + 8 * i + lane / 4) - first_key;
-      }
-      hide_keys(scores, visible, lane);
-    }
+    if (first_key >= task.template visible_keys<kCausal>(first_row + kRowTiles * 16 - 1)) return;  // the last row sees the most
+    float scores[kRowTiles][kTileK / 8][4];
+    score_tile<Numbers, Rows, kTileK, !kQueriesInRegisters>(scores, queries, queries_smem, keys_smem, lane);
+    hide_unseen<kCausal>(scores, task, first_row, first_key, lane);
     partial.template soften<Exp, false>(scores, factor);
     add_values<Numbers, Rows, kTileK, kRowTiles>(partial.output, scores, values_smem, lane);
   }

@@ -1,6 +1,8 @@
 // What one block of an attention kernel works on.
 #pragma once
 
+#include "common/softmax.cuh"
+
 namespace evo {
 
 /// A tile of queries of one head and the keys it may see.
@@ -35,6 +37,19 @@ __device__ __forceinline__ Task<Element> make_task(int tile, unsigned plane, con
   task.v = v + keys;
   task.out = out + rows;
   return task;
+}
+
+/// Hides the keys of the tile from `first_key` on that are not visible to the rows of a warp; `first_row`: its first in the task.
+template <bool kCausal, class Element, int kRowTiles, int kKeyTiles>
+__device__ __forceinline__ void hide_unseen(float (&scores)[kRowTiles][kKeyTiles][4], const Task<Element>& task, int first_row,
+                                            int first_key, int lane) {
+  if (first_key + kKeyTiles * 8 <= task.template visible_keys<kCausal>(first_row)) return;  // its first row sees all
+  int visible[kRowTiles][2];
+#pragma unroll
+  for (int half = 0; half < 2 * kRowTiles; ++half) {
+    visible[half / 2][half % 2] = task.template visible_keys<kCausal>(first_row + 8 * half + lane / 4) - first_key;
+  }
+  hide_keys(scores, visible, lane);
 }
 
 }  // namespace evo

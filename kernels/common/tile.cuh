@@ -110,6 +110,28 @@ __device__ __forceinline__ void add_scores(float (&scores)[kRowTiles][kKeys / 8]
   }
 }
 
+/// scores = queries keys^T, all columns. The queries' fragments, or (kFromShared) where in shared memory the rows lie.
+template <class Number, class Rows, int kKeys, bool kFromShared, int kRowTiles>
+__device__ __forceinline__ void score_tile(float (&scores)[kRowTiles][kKeys / 8][4], const unsigned (&queries)[kRowTiles][Rows::kChunks / 2][4],
+                                           unsigned queries_smem, unsigned keys_smem, int lane) {
+#pragma unroll
+  for (int i = 0; i < kRowTiles * kKeys / 2; ++i) (&scores[0][0][0])[i] = 0.0f;
+#pragma unroll
+  for (int k = 0; k < Rows::kChunks / 2; ++k) {
+    unsigned step[kRowTiles][4];
+#pragma unroll
+    for (int i = 0; i < kRowTiles; ++i) {
+      if constexpr (kFromShared) {
+        ldmatrix_x4(step[i], queries_smem + i * 16 * Rows::kStrideBytes + LaneRows<Rows>::offset_a(lane, 2 * k));
+      } else {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) step[i][word] = queries[i][k][word];
+      }
+    }
+    add_scores<Number, Rows, kKeys, kRowTiles>(scores, step, keys_smem, k, lane);
+  }
+}
+
 /// output += weights values for `kKeys` keys; the weights' accumulator layout is just the layout of a fragments.
 template <class Number, class Rows, int kKeys, int kRowTiles>
 __device__ __forceinline__ void add_values(float (&output)[kRowTiles][Rows::kChunks][4],

@@ -115,14 +115,16 @@
   }
 
   function follow(id, root, table, grew, redraw) {
-    let state = root.dataset.state, evaluated = Number(root.dataset.evaluated), analysed = performance.now(), busy = false;
+    let state = root.dataset.state, evaluated = Number(root.dataset.evaluated), analysed = performance.now(), listed = 0, busy = false;
     if (state !== "running") return;
     const timer = setInterval(async () => {
       if (document.hidden || busy) return;
       busy = true;
       try {
         const ids = table.id;
-        const news = await facts(`/campaigns/${id}/live?after=${ids.length ? ids[ids.length - 1] : 0}&evaluated=${evaluated}`);
+        const whole = performance.now() - listed > 6000; // lists change slowly and cost the most
+        const news = await facts(`/campaigns/${id}/live?after=${ids.length ? ids[ids.length - 1] : 0}&evaluated=${evaluated}&whole=${whole}`);
+        if (whole) listed = performance.now();
         for (const [name, html] of Object.entries(news.parts)) replace($(`part-${name}`), html);
         if (news.points && news.points.position.length) grew(news.points);
         evaluated = news.evaluated;
@@ -135,7 +137,7 @@
         root.dataset.state = state;
         if (ended) clearInterval(timer);
       } catch (error) { console.warn(`not updated: ${error.message}`); } finally { busy = false; }
-    }, 1500);
+    }, 1800);
   }
 
   // Replace a part of the page, keeping what the reader has opened.

@@ -91,7 +91,7 @@ struct Place {
 /// scores = queries keys^T, this thread's rectangle.
 __device__ __forceinline__ void score(unsigned char* shared, const Place& place) {
   float scores[kRows][kKeysPerThread] = {};
-#pragma unroll 1
+#pragma unroll 2
   for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
     float queries[kRows][8];
 #pragma unroll

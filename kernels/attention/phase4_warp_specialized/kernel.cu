@@ -95,8 +95,7 @@ __device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem
   constexpr int kStepRows = 16 * Rows::kStrideBytes;  // bytes of one row tile
   const int first_row = row_warp * kRowTiles * 16;
   const int tiles = (task.keys + Config::kTileK - 1) / Config::kTileK;
-  const int least_visible = task.visible_keys<Config::kCausal>(first_row);  // the warp's last row sees the most
-  const int most_visible = task.visible_keys<Config::kCausal>(first_row + kRowTiles * 16 - 1);
+  const int most_visible = task.visible_keys<Config::kCausal>(first_row + kRowTiles * 16 - 1);  // the warp's last row's
   const unsigned rows_smem = smem + kBarrierBytes + first_row * Rows::kStrideBytes;
   unsigned queries[kRowTiles][kDim / 16][4];
   int stage = 0, parity = 0;
@@ -104,35 +103,15 @@ __device__ __forceinline__ void consume(const Task<Element>& task, unsigned smem
     const StageBarriers barriers(smem, stage);
     const unsigned keys_smem = smem + kRingStart + 2 * stage * kTileBytes + split * kWarpKeys * Rows::kStrideBytes;
     const int first_key = tile * Config::kTileK + split * kWarpKeys;
-    float scores[kRowTiles][kWarpKeys / 8][4] = {};
+    float scores[kRowTiles][kWarpKeys / 8][4];
     mbarrier_wait(barriers.keys_full, parity);
     if (Config::kQueriesInRegisters && tile == 0) {
 #pragma unroll
       for (int i = 0; i < kRowTiles; ++i) load_rows<Rows>(queries[i], rows_smem + i * kStepRows, lane);
     }
     if (first_key < most_visible) {
-#pragma unroll
-      for (int k = 0; k < kDim / 16; ++k) {
-        unsigned step[kRowTiles][4];
-#pragma unroll
-        for (int i = 0; i < kRowTiles; ++i) {
-          if constexpr (Config::kQueriesInRegisters) {
-#pragma unroll
-            for (int word = 0; word < 4; ++word) step[i][word] = queries[i][k][word];
-          } else {
-            ldmatrix_x4(step[i], rows_smem + i * kStepRows + LaneRows<Rows>::offset_a(lane, 2 * k));
-          }
-        }
-        add_scores<Numbers, Rows, kWarpKeys, kRowTiles>(scores, step, keys_smem, k, lane);
-      }
-      if (first_key + kWarpKeys > least_visible) {
-        int visible[kRowTiles][2];
-#pragma unroll
-        for (int i = 0; i < 2 * kRowTiles; ++i) {
-          visible[i / 2][i % 2] = task.visible_keys<Config::kCausal>(first_row + 8 * i + lane / 4) - first_key;
-        }
-        hide_keys(scores, visible, lane);
-      }
+      score_tile<Numbers, Rows, kWarpKeys, !Config::kQueriesInRegisters>(scores, queries, rows_smem, keys_smem, lane);
+      hide_unseen<Config::kCausal>(scores, task, first_row, first_key, lane);
       partial.soften<Exp, Config::kLazyRescale>(scores, factor);
     }
     if constexpr (Config::kSplitWaits) mbarrier_wait(barriers.values_full, parity);

@@ -6,7 +6,7 @@
 // and, on sm_90, among the blocks of a cluster (cluster_splits), whose shares meet in distributed shared memory. A warp
 // may own several row tiles, so that one key fragment read from shared memory serves 16, 32 or 64 queries.
 //
-//   grid     (cluster_splits x query tiles, heads, batch) or, order = heads, (cluster_splits x heads, batch, query tiles);
+//   grid     (cluster_splits x query tiles, heads, batch) or, heads_first, (cluster_splits x heads, batch, query tiles);
 //            clusters of cluster_splits blocks; causal: the tiles with most keys first
 //   block    key_splits groups of tile_q / (16 row_tiles) row warps
 //   source   a group of a block of a cluster: takes every (key_splits x cluster_splits)th tile of tile_k keys
@@ -42,7 +42,7 @@ constexpr int kThreads = kGroupThreads * Config::kKeySplits;
 constexpr int kSources = Config::kKeySplits * Config::kClusterSplits;
 constexpr int kOwnedRows = Config::kTileQ / Config::kClusterSplits;
 constexpr bool kInCluster = Config::kClusterSplits > 1;
-constexpr bool kTilesFirst = Config::kOrder == Order::kTiles;
+constexpr bool kTilesFirst = Config::kOrder == Order::kTilesFirst;
 
 static_assert(kDim == 64 || kDim == 128, "head_dim");
 static_assert(Config::kDtype != Dtype::kFloat32, "dtype");
@@ -152,22 +152,7 @@ struct WarpQueries {
 
   /// Scores against one block of keys.
   __device__ __forceinline__ void score(Scores& scores, unsigned keys_smem, int lane) const {
-#pragma unroll
-    for (int i = 0; i < kRowTiles * Config::kTileK / 2; ++i) (&scores[0][0][0])[i] = 0.0f;
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) {
-      unsigned step[kRowTiles][4];
-#pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-        if constexpr (Config::kQueries == Queries::kShared) {
-          ldmatrix_x4(step[i], smem + i * 16 * Rows::kStrideBytes + LaneRows<Rows>::offset_a(lane, 2 * k));
-        } else {
-#pragma unroll
-          for (int word = 0; word < 4; ++word) step[i][word] = fragments[i][k][word];
-        }
-      }
-      add_scores<Numbers, Rows, Config::kTileK, kRowTiles>(scores, step, keys_smem, k, lane);
-    }
+    score_tile<Numbers, Rows, Config::kTileK, Config::kQueries == Queries::kShared>(scores, fragments, smem, keys_smem, lane);
   }
 };
 
@@ -178,24 +163,18 @@ struct Worker {
   const Ring& ring;
   const WarpQueries& queries;
   float factor;
-  int least_visible, most_visible;  // keys that the warp's first row sees, and its last
 
   __device__ __forceinline__ unsigned keys_smem(int stage) const { return ring.smem + 2 * stage * kTileBytes; }
   __device__ __forceinline__ int first_key(int i) const { return (place.source + i * kSources) * Config::kTileK; }
 
-  /// Hides the keys of tile `i` that a row may not see.
-  __device__ __forceinline__ void hide(Scores& scores, int i) const {
-    if (first_key(i) + Config::kTileK <= least_visible) return;
-    int visible[kRowTiles][2];
-#pragma unroll
-    for (int half = 0; half < 2 * kRowTiles; ++half) {
-      visible[half / 2][half % 2] = task.visible_keys<Config::kCausal>(place.first_row + 8 * half + place.lane / 4) - first_key(i);
-    }
-    hide_keys(scores, visible, place.lane);
-  }
+  __device__ __forceinline__ void score(Scores& scores, int stage) const { queries.score(scores, keys_smem(stage), place.lane); }
 
   __device__ __forceinline__ void soften(Partial<kRowTiles, kDim>& partial, Scores& scores) const {
     partial.soften<Exp, Config::kLazyRescale>(scores, factor);
+  }
+
+  __device__ __forceinline__ void hide(Scores& scores, int i) const {
+    hide_unseen<Config::kCausal>(scores, task, place.first_row, first_key(i), place.lane);
   }
 
   __device__ __forceinline__ void add(Partial<kRowTiles, kDim>& partial, const Scores& scores, int stage) const {
@@ -205,6 +184,7 @@ struct Worker {
   /// One tile after the other. The first tile's keys are there (and its values, where they are not waited for apart).
   __device__ __forceinline__ void run(Partial<kRowTiles, kDim>& partial) const {
     constexpr int kLag = Config::kStages > 1 ? 1 : 0;  // a stage is refilled one tile after it was read, unless it is the only one
+    const int most_visible = task.visible_keys<Config::kCausal>(place.first_row + kWarpRows - 1);  // the warp's last row's
     Scores scores;
     int stage = 0;
     for (int i = 0; i < ring.tiles; ++i) {
@@ -215,7 +195,7 @@ struct Worker {
         if constexpr (kLag == 1) ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
       }
       if (seen) {
-        queries.score(scores, keys_smem(stage), place.lane);
+        score(scores, stage);
         hide(scores, i);
         soften(partial, scores);
       }
@@ -237,7 +217,7 @@ struct Worker {
   __device__ __forceinline__ void run_interleaved(Partial<kRowTiles, kDim>& partial) const {
     constexpr int kNext = Config::kSplitWaits ? 3 : 2;  // groups that must have come by the first round: the next keys are the last
     Scores scores;
-    if (ring.tiles > 0) queries.score(scores, keys_smem(0), place.lane);
+    if (ring.tiles > 0) score(scores, 0);
     int stage = 0;
     for (int i = 0; i + 1 < ring.tiles; ++i) {
       const int next = stage + 1 == Config::kStages ? 0 : stage + 1;
@@ -258,7 +238,7 @@ struct Worker {
       }
       hide(scores, i);
       Scores ahead;
-      queries.score(ahead, keys_smem(next), place.lane);
+      score(ahead, next);
       soften(partial, scores);
       add(partial, scores, stage);
 #pragma unroll
@@ -335,8 +315,7 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
 
   const float factor = Exp::factor(scale);
   Partial<kRowTiles, kDim> partial;
-  const Worker worker{task, place, ring, queries, factor, task.visible_keys<Config::kCausal>(place.first_row),
-                      task.visible_keys<Config::kCausal>(place.first_row + kWarpRows - 1)};
+  const Worker worker{task, place, ring, queries, factor};
   if constexpr (Config::kInterleave) {
     worker.run_interleaved(partial);
   } else {
