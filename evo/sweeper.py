@@ -1,7 +1,8 @@
 """Nothing of a fleet outlives its driver: a small watcher ends what is left and removes the fleet's folder.
 
 It holds the reading end of a pipe whose other end only the driver has. When the driver closes it or dies, by whatever
-signal, the watcher kills every process that carries the fleet's mark in its environment and deletes the folder.
+signal, the watcher kills every process of the fleet and deletes the folder. A process is of the fleet if it carries its
+mark in the environment, or, since some overwrite theirs with a title, if it has a file open in the folder.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ MARK = "EVO_FLEET"
 FOLDER = "EVO_FLEET_FOLDER"  # where the fleet's processes on this machine put their temporary files
 _LONGEST = 32  # characters of a temporary folder: Ray puts sockets below it, whose names may have 107 in all
 
-# Waits for the end of file on its input. One grep finds all marked processes; new ones may start while it looks, so it
-# looks again until there is none.
-_WATCH = """
+# Waits for the end of file on its input. New processes may start while it looks, so it looks again until there is none.
+_WATCH = r"""
 trap '' INT TERM HUP QUIT
 read -r _
 tries=0
 while [ $tries -lt 50 ]; do
-  found=$(grep -lazx "$1" /proc/[0-9]*/environ 2>/dev/null | sed 's,/proc/\\([0-9]*\\)/.*,\\1,')
+  found=$({ grep -lazx "$1" /proc/[0-9]*/environ; find /proc/[0-9]*/fd -lname "$2/*"; } 2>/dev/null |
+    sed 's,^/proc/\([0-9]*\)/.*,\1,' | sort -u | grep -vx "$3")
   [ -z "$found" ] && break
   kill -KILL $found 2>/dev/null
   tries=$((tries + 1)); sleep 0.2
@@ -45,7 +46,7 @@ class Sweeper:
         reading, self._writing = os.pipe()
         try:
             self._watcher = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCH, "evo-sweeper", mark, str(self.folder)],
+                ["/bin/sh", "-c", _WATCH, "evo-sweeper", mark, str(self.folder), str(os.getpid())],
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

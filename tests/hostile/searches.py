@@ -57,11 +57,20 @@ class Ground:
         mark = str(self.temporary).encode()
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mark in (path / "environ").read_bytes():
+                if mark in (path / "environ").read_bytes() or self._has_open(path / "fd"):
                     words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     if words and int(path.name) != os.getpid():
                         found[int(path.name)] = words[:200]
         return found
+
+    def _has_open(self, descriptors: Path) -> bool:
+        """Whether a process has a temporary file open: some overwrite their environment with a title."""
+        with contextlib.suppress(OSError):
+            for link in descriptors.iterdir():
+                with contextlib.suppress(OSError):
+                    if str(link.readlink()).startswith(str(self.temporary)):
+                        return True
+        return False
 
     def settle(self, limit_s: float = 20.0) -> tuple[float, dict[int, str]]:
         """Wait until no process is left; returns the seconds that took and those that are there still."""

@@ -24,7 +24,10 @@ from evo.worker import Seat, WorkerSpec
 from evo.workloads import find_workload
 from tests.hostile.variants import write_base
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
+    pytest.mark.timeout(1200),  # of a busy machine; minutes are not needed
+]
 CASE = find_workload("attention").case("tiny", dtype="float32")
 QUICK = Timing(launches=1, sample_us=100.0, first_look=2, rounds=2)
 

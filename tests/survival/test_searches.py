@@ -18,7 +18,10 @@ from evo.recheck import replay_trial, verify_elites
 from tests.hostile.searches import Ground, ground
 from tests.hostile.variants import FATES, write_base
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
+    pytest.mark.timeout(1200),  # of a busy machine; minutes are not needed
+]
 BUILD_S, RUN_S = "5", "5"
 QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
 LIMITS = ("--build-timeout", BUILD_S, "--run-timeout", RUN_S)
