@@ -27,8 +27,8 @@ class Timing:
 
     launches: int = 20  # per sample, before the length of one launch is known
     sample_us: float = 100.0  # aim for one sample: well above the timer's quantum
-    first_look: int = 15  # rounds for everyone
-    rounds: int = 50  # rounds for a contender
+    first_look: int = 25  # rounds for everyone
+    rounds: int = 60  # rounds for a contender
     contender: float = 1.15  # within this factor of the best so far
     longest_s: float = 2.0  # of measuring one variant
     drift: float = 0.10  # the anchor's median may be so far off its usual one before a measurement is repeated

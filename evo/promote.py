@@ -58,17 +58,16 @@ def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str],
         for key in dict.fromkeys([*finalists, *incumbents])
     )
     accepted = [verdict for verdict in verdicts if verdict.accepted and verdict.time is not None]
-    accepted.sort(key=lambda verdict: verdict.time.median if verdict.time else 0.0)
+    accepted.sort(key=lambda verdict: (not _leads(verdict, champion, margin), verdict.time.median if verdict.time else 0))
     reigning = [verdict.variant_key for verdict in accepted]
-    if champion is not None and reigning and reigning[0] != champion and not _dethrones(verdicts, reigning[0]):
-        reigning.remove(champion)  # faster by the median, yet within the margin: the champion stays first
-        reigning.insert(0, champion)
     return Crowning(anchor, baselines, verdicts, tuple(reigning[:ELITES]))
 
 
-def _dethrones(verdicts: Sequence[Verdict], key: str) -> bool:
-    gain = next(verdict.gain for verdict in verdicts if verdict.variant_key == key)
-    return gain is not None and gain.low > 1.0 + MARGIN
+def _leads(verdict: Verdict, champion: str | None, margin: float) -> bool:
+    """Whether this one may stand before the champion: proved faster by the margin. The champion leads all others."""
+    if champion is None or verdict.variant_key == champion:
+        return True
+    return verdict.gain is not None and verdict.gain.low > 1.0 + margin
 
 
 def _judge_one(

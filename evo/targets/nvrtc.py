@@ -21,7 +21,9 @@ from evo.targets.cubin import program_digest
 from evo.targets.gates import check_gates
 from evo.variant import Variant
 
-_FLAGS = ("--std=c++20", "--ptxas-options=-v", "--diag-suppress=177")  # 177: a member of Config that a template ignores
+# 177: a member of Config that a template ignores. Without --no-cache NVRTC answers a second build of one text from its
+# own cache, without the assembler's report: no registers and no spills would be read, and gates would pass unseen.
+_FLAGS = ("--std=c++20", "--ptxas-options=-v", "--diag-suppress=177", "--no-cache")
 
 # Limits by architecture (opt-in shared memory per block, per multiprocessor; threads per multiprocessor;
 # multiprocessors of the card meant). Source: CUDA C++ Programming Guide, table of technical specifications.
