@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import resources
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 _PLACE = re.compile(r"(<!-- table: ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -90,6 +92,54 @@ def throughput(report: dict[str, Any]) -> str:
         ["builders at work", f"{_percent(busy['builders_share'])} of {busy['builders']}"],
     ]
     return _markdown(["", ""], rows) + "\n" + _origin(report)
+
+
+def phases(report: dict[str, Any]) -> str:
+    """The phases on the mission case: default and champion, the step from phase to phase, the plan's hope beside it."""
+    times = {row["contender"]: row for row in report["cases"]["mission"]["times"] if row["l2"] == "warm"}
+    names = [name for name in PLAN if f"{name} champion" in times]
+    heading = ["phase", "default", "champion", "over the phase before", "the plan's hope", "times as fast as PyTorch", "grade"]
+    rows: Rows = []
+    for before, name in zip([None, *names], names, strict=False):
+        default, best = times.get(f"{name} default"), times[f"{name} champion"]
+        step = f"{times[f'{before} champion']['p50_us'] / best['p50_us']:.2f}" if before else "-"
+        ratio = f"{best['ratio']:.2f} ({best['ratio_low']:.2f} to {best['ratio_high']:.2f})"
+        rows.append([name, _time(default) if default else "-", _time(best), step, PLAN[name], ratio, _grade(best["ratio"])])
+    backends = [row for name, row in times.items() if " " not in name]
+    beside = ", ".join(f"{row['contender']} {row['p50_us']:.2f} us" for row in backends)
+    against = next(row["against"] for row in times.values())
+    words = f"p50 with 95 % interval, warm L2, all timed in one run. PyTorch's best backend there is {against}: {beside}. "
+    return _markdown(heading, rows) + "\n" + words + _kernels_origin(report)
+
+
+def cases(report: dict[str, Any]) -> str:
+    """Phase 5's champion on every case, warm and cold, beside PyTorch's best backend and what was asked for."""
+    heading = ["case", "PyTorch's best", "phase5", "ratio, warm L2", "ratio, cold L2", "at least", "aim"]
+    rows: Rows = []
+    for case, found in report["cases"].items():
+        warm = {row["contender"]: row for row in found["times"] if row["l2"] == "warm"}
+        cold = {row["contender"]: row for row in found["times"] if row["l2"] == "cold"}
+        best = warm["phase5 champion"]
+        theirs = warm[best["against"]]
+        ratio = f"{best['ratio']:.2f} ({best['ratio_low']:.2f} to {best['ratio_high']:.2f})"
+        least, aim = ASKED.get(case, ("-", "-"))
+        chilled = f"{cold['phase5 champion']['ratio']:.2f}"
+        rows.append([case, f"{best['against']} {_time(theirs)}", _time(best), ratio, chilled, least, aim])
+    return _markdown(heading, rows) + "\n" + _kernels_origin(report)
+
+
+def _grade(ratio: float) -> str:
+    """The plan's: A faster than PyTorch, B+ within 35/26 of it, B within 50/26, else C."""
+    for grade, least in (("A", 1.0), ("B+", 26 / 35), ("B", 26 / 50)):
+        if ratio >= least:
+            return grade
+    return "C"
+
+
+def _kernels_origin(report: dict[str, Any]) -> str:
+    facts = report["environment"]
+    words = f"{facts['device']} ({facts['arch']}, driver {facts['driver']}), PyTorch {facts['torch']}"
+    return f"{words}, {report['date'][:10]}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
 
 
 def space_construction(report: dict[str, Any]) -> str:
@@ -206,9 +256,30 @@ def _markdown(heading: list[str], rows: Rows) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+PLAN = {  # what the plan hoped that each phase would gain over the one before
+    "phase0": "-",
+    "phase1": "1.3 to 1.5",
+    "phase2": "1.7 to 2.2",
+    "phase3": "1.4 to 2.0",
+    "phase4": "1.3 to 2.0",
+    "phase5": "beats PyTorch",
+}
+ASKED = {  # PyTorch's best backend over ours: at least, aim
+    "mission": ("1.9", "2.3"),
+    "mission-causal": ("1.9", "2.5"),
+    "multi_batch": ("1.5", "1.9"),
+    "tiny": ("1.9", "2.4"),
+    "small": ("1.9", "2.4"),
+    "medium": ("1.9", "2.4"),
+    "large": ("1.2", "1.6"),
+    "long": ("0.55", "0.65"),
+}
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase4_h200": ("phase4_h200.json", contest),
     "phase4_h200_throughput": ("phase4_h200.json", throughput),
+    "phases": ("kernels_h200.json", phases),
+    "cases": ("kernels_h200.json", cases),
+    "resources": ("resources.json", lambda report: resources.table(report) + "\n"),
     "cpu_attention": ("cpu_attention.json", contest),
     "survival_campaign": ("survival_campaign.json", survival_campaign),
     "survival_kills": ("survival_kills.json", survival_kills),
