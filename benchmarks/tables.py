@@ -98,17 +98,29 @@ def phases(report: dict[str, Any]) -> str:
     """The phases on the mission case: default and champion, the step from phase to phase, the plan's hope beside it."""
     times = {row["contender"]: row for row in report["cases"]["mission"]["times"] if row["l2"] == "warm"}
     names = [name for name in PLAN if f"{name} champion" in times]
-    heading = ["phase", "default", "champion", "over the phase before", "the plan's hope", "times as fast as PyTorch", "grade"]
+    heading = [
+        "phase",
+        "default",
+        "champion",
+        "over the phase before",
+        "the plan's hope",
+        "times as fast as PyTorch",
+        "grade",
+    ]
     rows: Rows = []
     for before, name in zip([None, *names], names, strict=False):
         default, best = times.get(f"{name} default"), times[f"{name} champion"]
         step = f"{times[f'{before} champion']['p50_us'] / best['p50_us']:.2f}" if before else "-"
         ratio = f"{best['ratio']:.2f} ({best['ratio_low']:.2f} to {best['ratio_high']:.2f})"
-        rows.append([name, _time(default) if default else "-", _time(best), step, PLAN[name], ratio, _grade(best["ratio"])])
+        rows.append(
+            [name, _time(default) if default else "-", _time(best), step, PLAN[name], ratio, _grade(best["ratio"])]
+        )
     backends = [row for name, row in times.items() if " " not in name]
     beside = ", ".join(f"{row['contender']} {row['p50_us']:.2f} us" for row in backends)
     against = next(row["against"] for row in times.values())
-    words = f"p50 with 95 % interval, warm L2, all timed in one run. PyTorch's best backend there is {against}: {beside}. "
+    words = (
+        f"p50 with 95 % interval, warm L2, all timed in one run. PyTorch's best backend there is {against}: {beside}. "
+    )
     return _markdown(heading, rows) + "\n" + words + _kernels_origin(report)
 
 

@@ -58,7 +58,7 @@ def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str],
         for key in dict.fromkeys([*finalists, *incumbents])
     )
     accepted = [verdict for verdict in verdicts if verdict.accepted and verdict.time is not None]
-    accepted.sort(key=lambda verdict: (not _leads(verdict, champion, margin), verdict.time.median if verdict.time else 0))
+    accepted.sort(key=lambda v: (not _leads(v, champion, margin), v.time.median if v.time else 0.0))
     reigning = [verdict.variant_key for verdict in accepted]
     return Crowning(anchor, baselines, verdicts, tuple(reigning[:ELITES]))
 

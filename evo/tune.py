@@ -90,6 +90,13 @@ class Setting:
     case: Any
     recording: Recording | None
 
+    @property
+    def case_name(self) -> str:
+        """As elites are kept by it; a recording of others may name no case."""
+        if self.recording is not None:
+            return str(self.recording.case or "recorded")
+        return str(self.case.name)
+
 
 _WOULD_WORK = (
     "a machine with an NVIDIA GPU would work, so would --ray-address of a cluster that has one, "
@@ -236,9 +243,8 @@ def search_with(
     """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
     binding = bind(stage, fleet)
     facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
-    case_name = str(stage.recording.case if stage.recording is not None else stage.case.name)
     dtype = str(binding.constants.get("dtype", ""))
-    place = Place(binding.base.name, case_name, dtype, facts.arch)
+    place = Place(binding.base.name, stage.case_name, dtype, facts.arch)
     unfinished = _to_resume(record, request, stage, place) if request.resume else None
     if unfinished is not None:
         request = _as_before(request, unfinished)
@@ -289,7 +295,7 @@ def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
     if "://" not in request.db and not Path(request.db).exists():
         return None
     stage = resolve(request)
-    case = str(stage.recording.case if stage.recording is not None else stage.case.name)
+    case = stage.case_name
     dtype = str(stage.recording.constants.get("dtype", "")) if stage.recording is not None else stage.case.dtype
     with open_record(request.db) as record:  # another search may be making it just now
         return next(iter(_unfinished(record, stage, Place(stage.base.name, case, dtype, ""))), None)

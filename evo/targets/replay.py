@@ -6,6 +6,7 @@ A replayed time is a recorded one of another machine and day. Whatever shows it 
 from __future__ import annotations
 
 import re
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,19 +109,21 @@ class ReplayFleet:
         """The recorded samples themselves: nothing can be timed again."""
         warm: dict[str, tuple[float, ...]] = {}
         rejected: dict[str, Rejected] = {}
-        anchors: list[float] = []
+        anchors: list[tuple[float, ...]] = []
         for variant, _ in entries:
             outcome = self._outcome(variant)
             if isinstance(outcome, Rejected):
                 rejected[variant.key] = outcome
             else:
                 warm[variant.key] = outcome.samples_us
-                anchors += outcome.anchor_us
+                anchors.append(outcome.anchor_us)
         shortest = min((len(samples) for samples in warm.values()), default=0)
         warm = {key: samples[:shortest] for key, samples in warm.items()}
         anchor = self.recording.anchor
-        if anchor and len(anchors) >= shortest > 0:
-            warm[f"baseline:{anchor}"] = tuple(anchors[:shortest])
+        if anchor and shortest > 0 and all(len(samples) >= shortest for samples in anchors):
+            # each was timed beside a variant of its own; a round's anchor is the middle one of them
+            rounds_of = zip(*(samples[:shortest] for samples in anchors), strict=True)
+            warm[f"baseline:{anchor}"] = tuple(statistics.median(samples) for samples in rounds_of)
         return Contest(warm, {}, rejected, {"replay": describe(self.recording)})
 
     def _outcome(self, variant: Variant) -> Measured | Rejected:
