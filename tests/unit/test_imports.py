@@ -25,7 +25,8 @@ BELOW = {  # a room -> all of ours that it may import when it is loaded
     "workloads": "errors",
     "base": "errors expression outcome space workloads",
     "variant": "base errors expression outcome space",
-    "targets": "base errors expression launch_text outcome space variant workloads",
+    "sweeper": "",
+    "targets": "base errors expression launch_text outcome space sweeper variant workloads",
     "search": "errors expression knob outcome space",
     "measure": "errors outcome targets workloads",
     "verify": "errors outcome targets workloads",
@@ -75,7 +76,8 @@ def test_only_the_adapters_import_optuna() -> None:
 
 
 def test_the_cuda_driver_is_called_only_by_targets() -> None:
-    assert {room(name) for name in users("cuda") | users("pynvml")} <= {"targets", "ops"}
+    """And by the op, which must be quick, and by what compute-sanitizer watches, which must do nothing else."""
+    assert {room(name) for name in users("cuda") | users("pynvml")} <= {"targets", "ops", "sanitize"}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if room(name) in BELOW])
