@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from jinja2 import Environment, PackageLoader, select_autoescape
 
-from evo import __version__
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
+from evo.dashboard.render import plotly_path, templates
 from evo.errors import InputError
 
 PAGE = 50  # campaigns on one page
 
 router = APIRouter(include_in_schema=False)
-templates = Environment(
-    loader=PackageLoader("evo.dashboard"),
-    autoescape=select_autoescape(default=True),
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-templates.filters.update(words.FILTERS)
-templates.globals.update(version=__version__, standalone=False)
 
 
 def page(name: str, **facts: Any) -> HTMLResponse:
@@ -183,29 +171,3 @@ def _operations(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 def plotly_script() -> FileResponse:
     """Plotly's script from the installed package; its address in pages carries the version, so it may be kept."""
     return FileResponse(plotly_path(), media_type="text/javascript", headers={"Cache-Control": "max-age=31536000"})
-
-
-def plotly_path() -> Path:
-    """Where the installed plotly package keeps its script. Raises: InputError when it is not installed."""
-    found = importlib.util.find_spec("plotly")
-    if found is None or found.origin is None:
-        raise InputError("plotly is not installed; the dashboard's charts need it: pip install plotly")
-    return Path(found.origin).parent / "package_data" / "plotly.min.js"
-
-
-def asset_version() -> str:
-    """Changes whenever a script or style of the package changes."""
-    folder = Path(__file__).parent / "static"
-    newest = max(path.stat().st_mtime_ns for path in folder.iterdir())
-    return f"{newest:x}"
-
-
-def plotly_version() -> str:
-    """The installed plotly's version; empty when there is none."""
-    try:
-        return importlib.metadata.version("plotly")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-templates.globals.update(asset_version=asset_version(), plotly_version=plotly_version())

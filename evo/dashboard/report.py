@@ -32,7 +32,7 @@ def write_report(record: Record, campaign_id: int, path: str | Path, *, format: 
 
 def report_html(record: Record, campaign_id: int) -> str:
     """The campaign's page with its scripts, styles and data inside: opens anywhere, asks nothing of a network."""
-    from evo.dashboard.pages import plotly_path, templates
+    from evo.dashboard.render import plotly_path, templates
 
     campaign = record.campaign(campaign_id)
     points = record.points(campaign_id, most=views.POINTS_MOST)
