@@ -109,16 +109,18 @@ def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:
     first = ("--base", str(base), *QUICK, *LIMITS, "--budget", str(budget), "--seed", "3")
     events: list[dict[str, Any]] = []
     recorded: list[Any] = []
-    for _ in range(options.times):
+    while len(events) < options.times:
         driver = place.start(*first, *(("--resume",) if _unfinished(place) else ()))
         started = time.monotonic()
         _await_moment(place, driver, rng)
-        early_end = driver.poll()
+        if driver.poll() is not None:  # it was done before its moment came: the next one starts afresh
+            recorded = _rows(place)
+            continue
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         after_s = time.monotonic() - started
         settled_s, orphans = place.settle(30)
-        now = [(t["campaign_id"], t["number"], t["configuration"], t["time_us"]) for t in _trials(place)]
+        now = _rows(place)
         events.append(
             {
                 "after_s": round(after_s, 2),
@@ -129,7 +131,6 @@ def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:
                 "settled_s": round(settled_s, 1),
                 "temporary_files": place.litter(),
                 "integrity": place.rows("PRAGMA integrity_check")[0][0] if place.db.exists() else "no file yet",
-                **({"ended_before": early_end} if early_end is not None else {}),
             }
         )
         print(events[-1], flush=True)
@@ -166,6 +167,11 @@ def _await_moment(place: Ground, driver: subprocess.Popen[str], rng: random.Rand
 
 def _trials(place: Ground) -> list[dict[str, Any]]:
     return place.trials() if _tables(place) else []
+
+
+def _rows(place: Ground) -> list[Any]:
+    """What identifies every recorded outcome."""
+    return [(t["campaign_id"], t["number"], t["configuration"], t["time_us"]) for t in _trials(place)]
 
 
 def _evaluated(place: Ground) -> int:

@@ -159,7 +159,7 @@ def search(
         sanitize=sanitize,
         build_timeout_s=build_timeout,
         run_timeout_s=run_timeout,
-        budget_given=budget is not None,
+        own_budget=budget is None,
     )
     if not resume:
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())

@@ -264,17 +264,20 @@ def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, V
 
 
 def _seat(base: Base, case: Any) -> contextlib.AbstractContextManager[Seat]:
-    return device_seat(base.language, base.workload, case)
+    return device_seat(base.language, base.workload, case, what=f"--base {base.name}: ")
 
 
 @contextlib.contextmanager
-def device_seat(language: str, workload: str, case: Any) -> Iterator[Seat]:
-    """This machine's device in a worker process, without Ray and without a spare. Raises: InputError."""
+def device_seat(language: str, workload: str, case: Any, *, what: str = "") -> Iterator[Seat]:
+    """This machine's device in a worker process, without Ray and without a spare.
+
+    what: begins the message when there is no such device. Raises: InputError.
+    """
     from evo.targets.nvml import gpu_names
     from evo.worker import Seat, WorkerSpec
 
     if language == "cuda" and not gpu_names():
-        raise InputError("no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
+        raise InputError(f"{what}no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
     timing = HOST_TIMING if language == "host" else Timing()
     seat = Seat(WorkerSpec(language, workload, case, timing), spare=False)
     try:

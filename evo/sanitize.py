@@ -91,44 +91,11 @@ def judge_run(tool: str, code: int, words: str) -> str | Rejected:
 
 
 def main() -> None:
-    """Launch the variant once on each case, from and to buffers that are allocations of their own."""
-    import numpy as np
-    import torch
-    from cuda.bindings import driver
-    from cuda.core import Device, ObjectCode, launch
-
-    from evo.targets.cuda import allow_shared_memory, launch_config
+    """Launch the variant once on each case."""
+    from evo.targets.alone import launch_alone
 
     variant, built, workload_name, cases = pickle.loads(Path(sys.argv[1]).read_bytes())
-    workload = find_workload(workload_name)
-    device = Device(0)
-    device.set_current()
-    stream = device.create_stream()
-    kernel = ObjectCode.from_cubin(built.binary).get_kernel(variant.entry)
-    allow_shared_memory(kernel, built.resources.shared_bytes, device)
-
-    def checked(answer: tuple[Any, ...]) -> Any:
-        if answer[0] != driver.CUresult.CUDA_SUCCESS:
-            raise SystemExit(f"{answer[0].name}")
-        return answer[1] if len(answer) > 1 else None
-
-    def argument(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            size = value.numel() * value.element_size()
-            pointer = checked(driver.cuMemAlloc(size))
-            checked(driver.cuMemcpyHtoD(pointer, value.contiguous().data_ptr(), size))
-            return int(pointer)
-        return np.float32(value) if isinstance(value, float) else np.int32(value)
-
-    for case in cases:
-        inputs = workload.inputs(case, 1, "cpu")
-        outputs = {
-            name: torch.zeros(shape, dtype=getattr(torch, dtype))
-            for name, (shape, dtype) in workload.empty_outputs(case).items()
-        }
-        arguments = [argument(value) for value in workload.arguments(case, inputs, outputs)]
-        launch(stream, launch_config(variant, case.dimensions()), kernel, *arguments)
-        stream.sync()
+    launch_alone(variant, built, find_workload(workload_name), cases)
     print(_LAUNCHED, len(cases), flush=True)
 
 

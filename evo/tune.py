@@ -59,7 +59,7 @@ class SearchRequest:
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
-    budget_given: bool = False  # with resume: this budget instead of the campaign's own
+    own_budget: bool = False  # with resume: the campaign's own budget instead of this one
 
 
 @dataclass(slots=True)
@@ -326,7 +326,7 @@ def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequ
         request,
         proposer=campaign.proposer,
         seed=campaign.seed,
-        budget=request.budget if request.budget_given else campaign.budget,
+        budget=campaign.budget if request.own_budget else request.budget,
         time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
     )
 

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.outcome import Built, Rejected, Resources, Stage
-from evo.sweeper import MARK
 from evo.targets import DeviceFacts, LaunchError, Stopwatch
 from evo.variant import Variant
 from evo.workloads import Case, Tensors, Workload
@@ -67,6 +66,7 @@ exit $code
 """
 
 _STATIC_ASSERT = re.compile(r"static assertion failed(?: due to requirement .*?)?: \"?(\w+)\"?\s*$", re.MULTILINE)
+_FLEET = "EVO_FLEET"  # by which a fleet knows its own processes (evo.sweeper)
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _serial = itertools.count(1)
 
@@ -270,7 +270,7 @@ def _run_guarded(command: Sequence[str], folder: str, timeout_s: float) -> tuple
         "LC_ALL": "C",
         "TMPDIR": folder,
         "SOURCE_DATE_EPOCH": "0",
-        **{name: os.environ[name] for name in (MARK,) if name in os.environ},
+        **{name: value for name, value in os.environ.items() if name == _FLEET},
     }
     try:
         process = subprocess.Popen(

@@ -152,7 +152,7 @@ def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
 def test_the_json_of_every_command_is_tried_above() -> None:
     """A command that can print JSON and that no test asks for it is a gap."""
     tried = {"search", "runs show", "elites", "bases list", "bases show", "build", "export", "doctor"}
-    elsewhere = {"promote", "verify", "bench", "bases check", "profile", "sanitize", "prove", "report"}
+    elsewhere = {"promote", "verify", "bench", "bases check", "profile", "sanitize", "prove", "report", "replay-trial"}
     for command in COMMANDS:
         words = " ".join(command)
         found = _callback(command)

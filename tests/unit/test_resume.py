@@ -70,12 +70,12 @@ def test_the_offer_is_for_the_same_base_and_case(
 def test_a_resumed_search_is_the_one_of_before(tmp_path: Path) -> None:
     db = tmp_path / "results.db"
     _interrupted(db, REQUEST)
-    request = replace(REQUEST, db=str(db), resume=True)
+    request = replace(REQUEST, db=str(db), resume=True, own_budget=True)
     found = tune.find_unfinished(request)
     assert found is not None
     again = tune._as_before(request, found)
     assert (again.proposer, again.seed, again.budget, again.time_limit_s) == ("random", 11, 40, 90.0)
-    assert tune._as_before(replace(request, budget=60, budget_given=True), found).budget == 60
+    assert tune._as_before(replace(request, budget=60, own_budget=False), found).budget == 60
 
 
 def test_a_campaign_is_taken_up_by_one_process_only(tmp_path: Path) -> None:
