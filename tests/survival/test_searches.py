@@ -69,10 +69,10 @@ def test_a_killed_driver_loses_nothing_and_resume_goes_on(place: Ground) -> None
     base = write_base(place.folder, honest=60, each=1)
     rng = random.Random(5)
     arguments = ("--base", str(base), *QUICK, *LIMITS)
-    driver = place.start(*arguments, "--budget", "40", "--seed", "7")
+    driver = place.start(*arguments, "--budget", "20", "--seed", "7")
     recorded: list[tuple[str, object]] = []
     for kill in range(3):
-        _wait_for_trials(place, driver, 4 + 8 * kill + rng.randrange(6))
+        _wait_for_trials(place, driver, 2 + 5 * kill + rng.randrange(4))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         took_s, left = place.settle()
@@ -86,21 +86,21 @@ def test_a_killed_driver_loses_nothing_and_resume_goes_on(place: Ground) -> None
     assert driver.wait() == 0, place.log
     trials = place.trials()
     assert {trial["campaign_id"] for trial in trials} == {1}
-    assert len(trials) == 40, "the budget goes on where it stopped"
+    assert len(trials) == 20, "the budget goes on where it stopped"
     assert max(Counter(trial["configuration"] for trial in trials).values()) == 1, "none is evaluated twice"
     (campaign,) = place.rows("SELECT state, seed, budget, proposer FROM campaigns")
-    assert campaign == ("done", 7, 40, "random")
+    assert campaign == ("done", 7, 20, "random")
     assert place.rows("SELECT count(*) FROM elites WHERE until IS NULL") == [(3,)]
 
 
 def test_two_searches_into_one_database_both_complete(place: Ground) -> None:
     base = write_base(place.folder, honest=30, each=1)
     drivers = [
-        place.start("--base", str(base), *QUICK, *LIMITS, "--budget", "12", "--seed", seed) for seed in ("1", "2")
+        place.start("--base", str(base), *QUICK, *LIMITS, "--budget", "8", "--seed", seed) for seed in ("1", "2")
     ]
     assert [driver.wait() for driver in drivers] == [0, 0], place.log
     counts = Counter(trial["campaign_id"] for trial in place.trials())
-    assert counts == {1: 12, 2: 12}
+    assert counts == {1: 8, 2: 8}
     assert place.rows("SELECT DISTINCT state FROM campaigns") == [("done",)]
     assert not list(place.folder.glob("*.spool-*"))
     _replay_and_verify_again(place)
