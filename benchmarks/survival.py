@@ -143,7 +143,7 @@ def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:
         "budget": budget,
         "kills": events,
         "final_exit_code": final,
-        "campaigns": [list(row) for row in place.rows("SELECT id, state, seed, budget FROM campaigns")],
+        "campaigns": [list(row) for row in place.rows("SELECT id, state, seed, budget, end_reason FROM campaigns")],
         "outcomes": sum(counts.values()),
         "evaluated_twice": sum(count - 1 for count in counts.values()),
         "orphans": list(orphans.values()),

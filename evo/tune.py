@@ -250,7 +250,8 @@ def search_with(
         request = _as_before(request, unfinished)
     seeds = [binding.space.default] if binding.space.has_default else []
     seeds += _known_elites(record, binding, place)
-    proposer = make_proposer(request.proposer, binding.space, request.seed, budget=request.budget, seeds=seeds)
+    stream = _stream(request.seed, unfinished.evaluated if unfinished is not None else 0)
+    proposer = make_proposer(request.proposer, binding.space, stream, budget=request.budget, seeds=seeds)
     if unfinished is None:
         campaign_id = _start_campaign(record, request, stage, binding, place, fleet, replay)
     else:
@@ -329,6 +330,11 @@ def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequ
         budget=campaign.budget if request.own_budget else request.budget,
         time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
     )
+
+
+def _stream(seed: int, told: int) -> int:
+    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew at the beginning."""
+    return seed if told == 0 else (seed + 1_000_003 * told) % 2**31
 
 
 def _start_campaign(

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from evo import cli, sanitize, tune
-from evo.outcome import Rejected
+from evo.outcome import Measured, Rejected
 from evo.record import CampaignSpec, Environment, open_record
+from evo.search import make_proposer
+from evo.space import Configuration, Knob, SearchSpace
 from evo.tune import SearchRequest
 
 REQUEST = SearchRequest(base="cpu_attention", case="tiny", proposer="evo", seed=0, budget=200)
@@ -95,6 +97,25 @@ def test_a_campaign_is_taken_up_by_one_process_only(tmp_path: Path) -> None:
     for process in both:
         process.communicate("")
     assert sorted(word == "mine\n" for word in words) == [False, True], words
+
+
+def test_a_generator_that_repeats_itself_still_finds_what_is_untried() -> None:
+    space = SearchSpace([Knob("x", tuple(range(20))), Knob("y", tuple(range(10)))])
+    tried: list[Configuration] = []
+    while len(tried) < 200:
+        again = make_proposer("random", space, 3, budget=200)  # as after one kill and the next
+        for configuration in tried:
+            again.tell(configuration, Measured((1.0,)))
+        new = [configuration for _ in range(10) for configuration in again.ask(1)]
+        assert len(new) == 10
+        tried += new
+    assert len(set(tried)) == 200
+
+
+def test_a_resumed_search_draws_from_another_stream_of_its_seed() -> None:
+    assert tune._stream(7, 0) == 7
+    assert len({tune._stream(7, told) for told in range(100)}) == 100
+    assert tune._stream(7, 40) == tune._stream(7, 40) < 2**31
 
 
 FINDING = """========= COMPUTE-SANITIZER
