@@ -20,9 +20,9 @@ from evo.measure import Timing
 from evo.outcome import Built, Measured, Rejected
 from evo.prove import CONTROL, Mutant, mutant_variant, mutants, prove
 from evo.provenance import describe_environment
+from evo.seat import Seat, WorkerSpec
 from evo.targets import build, make_target
 from evo.variant import Variant
-from evo.worker import Seat, WorkerSpec
 from evo.workloads import find_workload
 
 WARM_SPREAD, COLD_SPREAD = 0.010, 0.015

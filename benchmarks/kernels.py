@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
-from evo.evaluate import Contest
 from evo.measure import gain_interval, median_interval
+from evo.outcome import Contest
 from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.tune import SearchRequest, bind, build_all, raise_fleet, resolve, search_with

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from evo.base import find_base
-from evo.evaluate import Bench, Contest
+from evo.evaluate import Bench
 from evo.inspect import configured
 from evo.measure import HOST_TIMING, Timing, interleave, sized_launches
-from evo.outcome import Rejected
+from evo.outcome import Contest, Rejected
 from evo.promote import judge
 from evo.provenance import describe_environment
 from evo.targets import build, make_target

@@ -7,12 +7,12 @@ import secrets
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from evo.floor import Floor, floor
 from evo.measure import Timing, interleave, measure, sized_launches
-from evo.outcome import Built, Measured, Rejected, Stage, Verified
+from evo.outcome import Built, Contest, Measured, Rejected, Stage, Verified
 from evo.targets import DeviceFacts, LaunchError, Program, Stopwatch, Target
 from evo.variant import Variant
 from evo.verify import Oracle, verify
@@ -20,20 +20,6 @@ from evo.workloads import Tensors, Workload
 
 _VARIANTS_PER_SEED = 16  # inputs are drawn afresh this often: fresh enough that none can be learned, cheap enough
 _USUAL_AFTER = 5  # measurements, before an anchor's median can be called unusual
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """Raw samples of finalists, the incumbent and every baseline, taken in one run.
-
-    warm_us, cold_us: us per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
-    """
-
-    warm_us: dict[str, tuple[float, ...]]
-    cold_us: dict[str, tuple[float, ...]]
-    rejected: dict[str, Rejected] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    sanitizer: dict[str, str] = field(default_factory=dict)  # what compute-sanitizer said, by variant key
 
 
 class Bench:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import time
@@ -22,12 +23,11 @@ import ray
 import ray.exceptions
 
 from evo.errors import InputError, WorkersLost
-from evo.evaluate import Contest
-from evo.outcome import Built, Done, Rejected, Stage
+from evo.outcome import Built, Contest, Done, Rejected, Stage
+from evo.seat import Ready, Seat, WorkerSpec
 from evo.sweeper import FOLDER, Sweeper
 from evo.targets import build
 from evo.variant import Variant
-from evo.worker import Ready, Seat, WorkerSpec
 
 _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device is never idle for the driver's sake
 _STARTS = 3  # tries to start Ray on a machine that is busy
@@ -60,6 +60,7 @@ class _SeatHandle:
 
     actor: Any
     name: str
+    place: str  # by which the next actor finds what this one leaves behind when it is lost
     queue: list[_Flight] = field(default_factory=list)
 
 
@@ -68,6 +69,7 @@ class _Rising:
     """A seat's actor that has not answered yet."""
 
     actor: Any
+    place: str
     since: float
     tries: int
 
@@ -99,8 +101,8 @@ def _warm(target: str) -> None:
 class _SeatActor:
     """The seat on its node; Ray gives it its GPU alone."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._seat = Seat(spec)
+    def __init__(self, spec: WorkerSpec, place: str) -> None:
+        self._seat = Seat(spec, place=place)
 
     def about(self) -> tuple[Ready, str, int]:
         return self._seat.about()
@@ -302,9 +304,10 @@ class Fleet:
         self._options = options
         self.builders = self.builders or max(1, int(resources.get("CPU", 2)) - count)
         warm = [ray.remote(_warm).options(num_cpus=1).remote(self.spec.target) for _ in range(self.builders)]
-        actors = [self._new_actor() for _ in range(count)]
+        places = [secrets.token_hex(8) for _ in range(count)]
+        actors = [self._new_actor(place) for place in places]
         problems: list[str] = []
-        for actor in actors:
+        for actor, place in zip(actors, places, strict=True):
             try:
                 ready, host, pid = ray.get(actor.about.remote(), timeout=self.spec.start_s + 60)
             except ray.exceptions.RayTaskError as error:
@@ -314,13 +317,13 @@ class Fleet:
                 problems.append(_first_line(error))
             else:
                 self.ready = ready
-                self._seats.append(_SeatHandle(actor, f"{host}:{pid}"))
+                self._seats.append(_SeatHandle(actor, f"{host}:{pid}", place))
         if not self._seats:
             raise InputError(problems[0] if problems else "no worker came up")
         ray.wait(warm, num_returns=len(warm), timeout=60)
 
-    def _new_actor(self) -> Any:
-        return ray.remote(_SeatActor).options(max_restarts=0, **self._options).remote(self.spec)
+    def _new_actor(self, place: str) -> Any:
+        return ray.remote(_SeatActor).options(max_restarts=0, **self._options).remote(self.spec, place)
 
     def _dispatch(self) -> None:
         """Give builders and seats what waits, no more than they can hold: a time limit runs from here."""
@@ -398,11 +401,11 @@ class Fleet:
             self._seats.remove(seat)
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
                 ray.kill(seat.actor)
-            self._raise(tries=1)
+            self._raise(seat.place, tries=1)
 
-    def _raise(self, tries: int) -> None:
-        actor = self._new_actor()
-        self._rising[actor.about.remote()] = _Rising(actor, time.time(), tries)
+    def _raise(self, place: str, tries: int) -> None:
+        actor = self._new_actor(place)
+        self._rising[actor.about.remote()] = _Rising(actor, place, time.time(), tries)
 
     def _seat_answered(self, ref: Any) -> None:
         rising = self._rising.pop(ref)
@@ -411,14 +414,14 @@ class Fleet:
         except ray.exceptions.RayError as error:
             self._seat_failed(rising, _first_line(error))
         else:
-            self._seats.append(_SeatHandle(rising.actor, f"{host}:{pid}"))
+            self._seats.append(_SeatHandle(rising.actor, f"{host}:{pid}", rising.place))
 
     def _seat_failed(self, rising: _Rising, words: str) -> None:
         """Try again, or do with the seats that are left. Raises: WorkersLost when there is none."""
         with contextlib.suppress(ray.exceptions.RayError, ValueError):
             ray.kill(rising.actor)
         if rising.tries < _RAISES:
-            self._raise(rising.tries + 1)
+            self._raise(rising.place, rising.tries + 1)
         elif not self._seats and not self._rising:
             raise WorkersLost(f"the last worker was lost and none came back: {words}")
 

@@ -12,7 +12,7 @@ from evo.base import Base, find_base
 from evo.errors import InputError
 from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
-from evo.outcome import Built, Rejected
+from evo.outcome import Built, Contest, Rejected
 from evo.profile import Subject, profile
 from evo.record import Profile, open_record
 from evo.space import Configuration, SearchSpace, Value
@@ -21,8 +21,7 @@ from evo.variant import Variant, make_variant
 from evo.workloads import Workload, find_workload
 
 if TYPE_CHECKING:
-    from evo.evaluate import Contest
-    from evo.worker import Seat
+    from evo.seat import Seat
 
 
 def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) -> dict[str, Any]:
@@ -273,8 +272,8 @@ def device_seat(language: str, workload: str, case: Any, *, what: str = "") -> I
 
     what: begins the message when there is no such device. Raises: InputError.
     """
+    from evo.seat import Seat, WorkerSpec
     from evo.targets.nvml import gpu_names
-    from evo.worker import Seat, WorkerSpec
 
     if language == "cuda" and not gpu_names():
         raise InputError(f"{what}no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Stage(StrEnum):
@@ -103,6 +104,20 @@ class Measured:
 
 
 Outcome = Measured | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Raw samples of finalists, the incumbent and every baseline, taken in one run.
+
+    warm_us, cold_us: us per launch, the same rounds for all, by contender: a variant's key or "baseline:NAME".
+    """
+
+    warm_us: dict[str, tuple[float, ...]]
+    cold_us: dict[str, tuple[float, ...]]
+    rejected: dict[str, Rejected] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    sanitizer: dict[str, str] = field(default_factory=dict)  # what compute-sanitizer said, by variant key
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evo.evaluate import Contest
 from evo.measure import Interval, gain_interval, median_interval
-from evo.outcome import Rejected
+from evo.outcome import Contest, Rejected
 from evo.record import Place, Promotion, Record, Samples
 
 ELITES = 3  # kept per place

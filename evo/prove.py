@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evo.base import CONFIG_HEADERS, SHIPPED, Launch
 from evo.errors import InputError
@@ -21,8 +21,10 @@ from evo.outcome import Built, Rejected, Stage
 from evo.space import Value
 from evo.targets import LaunchError, Target
 from evo.variant import Variant, config_header, variant_key
-from evo.verify import Oracle, verify
 from evo.workloads import Workload
+
+if TYPE_CHECKING:
+    from evo.verify import Oracle
 
 CONTROL = "control"
 _SOURCES = {"cuda": (".cu", "plain.cuh"), "host": (".cpp", "plain.hpp")}
@@ -141,6 +143,8 @@ def prove(target: Target, workload: Workload, case: Any, *, seeds: Sequence[int]
     seeds: of the inputs; two fresh ones unless given: one lets a kernel pass that only repeats its first answer.
     Raises: LaunchError when the device can no longer be used by this process.
     """
+    from evo.verify import Oracle
+
     oracle = Oracle(workload, "cuda" if target.name == "cuda" else "cpu")
     seeds = seeds or (secrets.randbits(31), secrets.randbits(31))
     chosen = mutants(target.name, workload.name, case.constants())
@@ -178,6 +182,8 @@ def _verified(
     variant: Variant,
     built: Built | Rejected,
 ) -> Any:
+    from evo.verify import verify
+
     if isinstance(built, Rejected):
         return built
     try:

@@ -16,9 +16,9 @@ from evo.inspect import device_seat
 from evo.measure import Interval, median_interval
 from evo.outcome import Built, Measured, Outcome, Rejected, Stage
 from evo.record import Elite, Event, Promotion, Record, VariantRecord, open_record
+from evo.seat import Seat
 from evo.targets import build
 from evo.variant import Variant, variant_key
-from evo.worker import Seat
 from evo.workloads import find_workload
 
 WITHIN = 0.10  # a median this near to the recorded one is the same time on another day

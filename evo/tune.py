@@ -15,9 +15,8 @@ from typing import Any
 from evo.base import Base, find_base
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError, WorkersLost
-from evo.evaluate import Contest
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
-from evo.outcome import Built, Measured, Outcome
+from evo.outcome import Built, Contest, Measured, Outcome
 from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
@@ -204,7 +203,7 @@ def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManage
     if stage.recording is not None:
         return ReplayFleet(stage.recording)
     from evo.fleet import Fleet
-    from evo.worker import WorkerSpec
+    from evo.seat import WorkerSpec
 
     timing = HOST_TIMING if stage.target == "host" else Timing()
     spec = WorkerSpec(stage.target, stage.base.workload, stage.case, timing, evaluate_s=request.run_timeout_s)
@@ -333,7 +332,7 @@ def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequ
 
 
 def _stream(seed: int, told: int) -> int:
-    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew at the beginning."""
+    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew at first."""
     return seed if told == 0 else (seed + 1_000_003 * told) % 2**31
 
 

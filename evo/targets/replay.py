@@ -13,12 +13,11 @@ from pathlib import Path
 
 from evo.base import SHIPPED, Base
 from evo.errors import InputError
-from evo.evaluate import Contest
-from evo.outcome import Built, Done, Measured, Rejected, Resources
+from evo.outcome import Built, Contest, Done, Measured, Rejected, Resources
+from evo.seat import Ready
 from evo.targets import DeviceFacts
 from evo.targets.recorded import Recording, load_recording
 from evo.variant import Variant
-from evo.worker import Ready
 
 _NAME = re.compile(r"\w[\w.+-]*\Z")
 

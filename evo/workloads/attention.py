@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.workloads import Tensors
 
-TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+if TYPE_CHECKING:  # cases are known to driver, seats and builders too, which compute nothing and start the sooner
+    import torch
+
+_DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _HEAD_DIMS = (64, 128)
 _DIMENSIONS = re.compile(r"(\d+)x(\d+)x(\d+)(?::(\d+))?x(\d+)\Z")
-_CUDA_BACKENDS = {
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
+_CUDA_BACKENDS = {  # by PyTorch's names
+    "cudnn": "CUDNN_ATTENTION",
+    "flash": "FLASH_ATTENTION",
+    "efficient": "EFFICIENT_ATTENTION",
+    "math": "MATH",
 }
 
 
@@ -71,8 +70,8 @@ class Attention:
     def case(self, text: str, *, dtype: str | None = None, causal: bool = False) -> AttentionCase:
         """A case from a shape's name ("mission") or BxHxSxD, BxHxSq:SkvxD. Raises: InputError."""
         dtype = dtype or "float16"
-        if dtype not in TORCH_DTYPES:
-            raise InputError(f"--dtype {dtype}: expected {', '.join(TORCH_DTYPES)}")
+        if dtype not in _DTYPE_BYTES:
+            raise InputError(f"--dtype {dtype}: expected {', '.join(_DTYPE_BYTES)}")
         match = _DIMENSIONS.match(self.shapes.get(text, text))
         if match is None:
             raise InputError(
@@ -110,6 +109,8 @@ class Attention:
 
     def inputs(self, case: AttentionCase, seed: int, device: str, distribution: str = "normal") -> Tensors:
         """q, k and v drawn independently of one another; the same on every device for a seed."""
+        import torch
+
         generator = torch.Generator().manual_seed(seed)
         queries = (case.batch, case.heads, case.seq_q, case.head_dim)
         keys = (case.batch, case.heads, case.seq_kv, case.head_dim)
@@ -122,7 +123,7 @@ class Attention:
             q, v = q * 1e-3, v * 1e-2
         elif distribution != "normal":
             raise ValueError(f"unknown distribution {distribution}")
-        dtype = TORCH_DTYPES[case.dtype]
+        dtype = getattr(torch, case.dtype)
         return {"q": q.to(device, dtype), "k": k.to(device, dtype), "v": v.to(device, dtype)}
 
     def empty_outputs(self, case: AttentionCase) -> Mapping[str, tuple[tuple[int, ...], str]]:
@@ -135,6 +136,8 @@ class Attention:
 
     def oracle(self, case: AttentionCase, inputs: Tensors) -> Tensors:
         """float64 attention with the causal mask aligned top-left (query i sees keys 0..i)."""
+        import torch
+
         q, k, v = (inputs[name].double() for name in ("q", "k", "v"))
         scores = (q @ k.transpose(-1, -2)) * case.scale
         if case.causal:
@@ -143,11 +146,15 @@ class Attention:
         return {"out": torch.softmax(scores, dim=-1) @ v}
 
     def reference(self, case: AttentionCase, inputs: Tensors) -> Tensors:
+        from torch.nn.functional import scaled_dot_product_attention
+
         out = scaled_dot_product_attention(inputs["q"], inputs["k"], inputs["v"], is_causal=case.causal)
         return {"out": out}
 
     def baselines(self, case: AttentionCase, device: str) -> Mapping[str, Callable[[Tensors], Any]]:
         """PyTorch's attention by backend; on a CPU only the one it has."""
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.nn.functional import scaled_dot_product_attention
 
         def run(inputs: Tensors) -> torch.Tensor:
             return scaled_dot_product_attention(inputs["q"], inputs["k"], inputs["v"], is_causal=case.causal)
@@ -161,7 +168,7 @@ class Attention:
 
         if not device.startswith("cuda"):
             return {"torch": run}
-        return {name: forced(backend) for name, backend in _CUDA_BACKENDS.items()}
+        return {name: forced(getattr(SDPBackend, backend)) for name, backend in _CUDA_BACKENDS.items()}
 
     def flops(self, case: AttentionCase) -> float:
         """Two matrix products of 2 S_q S_kv D each; only the visible half when causal."""
@@ -172,4 +179,4 @@ class Attention:
 
     def bytes_moved(self, case: AttentionCase) -> float:
         rows = 2 * case.seq_q + 2 * case.seq_kv
-        return float(case.batch * case.heads * rows * case.head_dim * TORCH_DTYPES[case.dtype].itemsize)
+        return float(case.batch * case.heads * rows * case.head_dim * _DTYPE_BYTES[case.dtype])

@@ -19,10 +19,10 @@ import torch
 from evo.base import Base, base_paths, find_base
 from evo.measure import HOST_TIMING, Timing
 from evo.outcome import Built, Measured, Rejected, Stage
+from evo.seat import Seat, WorkerSpec
 from evo.space import Configuration, SearchSpace
 from evo.targets import Target, build, make_target
 from evo.variant import Variant, make_variant
-from evo.worker import Seat, WorkerSpec
 from evo.workloads import Workload, find_workload
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")

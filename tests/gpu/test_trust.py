@@ -13,9 +13,9 @@ from evo.base import Base, base_paths, load_base
 from evo.outcome import Built, Rejected
 from evo.prove import CONTROL
 from evo.sanitize import find_sanitizer, sanitize
+from evo.seat import Seat, WorkerSpec
 from evo.targets import DeviceFacts, build, make_target
 from evo.variant import Variant, make_variant
-from evo.worker import Seat, WorkerSpec
 from evo.workloads import find_workload
 
 pytestmark = [

@@ -16,7 +16,7 @@ FATES = {
     "memory": ("crash", "out_of_memory"),
     "exit": ("crash", "exit_3"),
     "killed": ("crash", "SIGKILL"),
-    "parent": ("crash", "worker_lost"),  # kills the process that its worker was forked from
+    "parent": ("crash", "SIGKILL"),  # kills the process above its worker
     "stray": ("crash", "SIGSEGV"),  # leaves a child of its own behind
 }
 

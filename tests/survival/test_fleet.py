@@ -18,9 +18,9 @@ from evo.errors import WorkersLost
 from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Done, Measured, Rejected, Stage
+from evo.seat import Seat, WorkerSpec
 from evo.targets.host import HostTarget
 from evo.variant import Variant, make_variant
-from evo.worker import Seat, WorkerSpec
 from evo.workloads import find_workload
 from tests.hostile.variants import write_base
 

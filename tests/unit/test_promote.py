@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evo.evaluate import Contest
-from evo.outcome import Rejected, Stage
+from evo.outcome import Contest, Rejected, Stage
 from evo.promote import ELITES, judge, record_crowning
 from evo.record import Place, Record, open_record
 from tests.synthetic import fill_campaign, make_spec
