@@ -66,7 +66,7 @@ def _answer(bench: Bench, kind: str, rest: list[Any]) -> Any:
     case, anchor = rest
     bench.turn_to(case)
     baselines = bench.choose_anchor(anchor)
-    return Ready(bench.facts(), baselines, bench.anchor_name, bench.target.toolchain(), torch.__version__)
+    return Ready(bench.facts(), baselines, bench.anchor_name, bench.target.toolchain(), str(torch.__version__))
 
 
 def _limit(spec: WorkerSpec) -> None:

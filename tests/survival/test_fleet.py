@@ -96,16 +96,33 @@ def test_a_seat_replaces_what_kernels_kill_at_once_and_again(kit: Kit) -> None:
         seat.close()
 
 
+def test_a_seat_whose_nursery_is_killed_has_another(kit: Kit) -> None:
+    seat = Seat(_spec())
+    try:
+        os.kill(seat._nursery.pid, signal.SIGKILL)
+        honest = kit.variant(serial=1)
+        lost = seat.evaluate(honest, kit.built(honest), None)
+        assert isinstance(lost, Rejected)
+        assert (lost.stage, lost.reason) == (Stage.CRASH, "worker_lost")
+        assert isinstance(seat.evaluate(honest, kit.built(honest), None), Measured)
+    finally:
+        seat.close()
+
+
 def test_what_waited_behind_a_killed_seat_is_not_blamed(fleet: Fleet, kit: Kit) -> None:
     fatal, innocent = kit.variant("hang"), kit.variant(serial=2)
     fleet.submit_run(1, fatal, kit.built(fatal), None)
     fleet.submit_run(2, innocent, kit.built(innocent), None)
     done: list[Done] = []
+    nurseries = {_nursery_of(fleet)}
     for _ in range(2):
         time.sleep(1.0)
         os.kill(_actor_of(fleet), signal.SIGKILL)
-        seat = fleet._seats[0]
+        seat, killed_at = fleet._seats[0], time.monotonic()
         done += _until(fleet, lambda seat=seat: bool(fleet._seats) and fleet._seats[0] is not seat)
+        assert time.monotonic() - killed_at < 10
+        nurseries.add(_nursery_of(fleet))
+    assert len(nurseries) == 1, "what took seconds to import is used by the next seat"
     done += _until(fleet, lambda: fleet.running() == 0)
     fates = {finished.number: finished.result for finished in done}
     assert isinstance(fates[2], Measured)
@@ -154,10 +171,19 @@ def _until(fleet: Fleet, condition: Any, limit_s: float = 90.0) -> list[Done]:
 
 
 def _actor_of(fleet: Fleet) -> int:
-    """The seat's own process: the parent of the nursery that its worker was forked from."""
-    actor = _parent(_parent(int(fleet._seats[0].name.rpartition(":")[2])))
-    assert b"ray::" in Path(f"/proc/{actor}/cmdline").read_bytes()
-    return actor
+    """The seat's own process, known from others by its files in the folder of this fleet."""
+    folder = os.environ["EVO_FLEET_FOLDER"]
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            named = (path / "cmdline").read_bytes().startswith(b"ray::_SeatActor")
+            if named and any(str(link.readlink()).startswith(folder) for link in (path / "fd").iterdir()):
+                return int(path.name)
+    raise AssertionError("the fleet's seat is not there")
+
+
+def _nursery_of(fleet: Fleet) -> int:
+    """The process that forks this seat's workers, each with a guard between."""
+    return _parent(int(fleet._seats[0].name.rpartition(":")[2]))
 
 
 def _parent(pid: int) -> int:

@@ -119,6 +119,9 @@ def test_there_are_no_circles_between_rooms() -> None:
         ("evo.targets.nvrtc", "torch ray optuna sqlalchemy"),  # what a builder of cuda variants loads
         ("evo.targets", "torch ray optuna sqlalchemy cuda"),
         ("evo.worker", "ray sqlalchemy optuna"),
+        ("evo.fleet", "torch sqlalchemy optuna"),  # what a seat's actor and a builder load
+        ("evo.tune", "torch ray optuna"),
+        ("evo.targets.replay", "torch ray sqlalchemy optuna"),
         ("evo.search", "torch ray optuna sqlalchemy cuda"),
         ("evo.record", "torch ray optuna cuda"),
         ("evo.present", "torch ray optuna sqlalchemy"),
