@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _case(name: str, rounds: int) -> list[dict[str, Any]]:
-    """Both protocols on one case: the op, PyTorch as it chooses by itself, and each of its backends."""
+    """Both protocols on one case: the op, and PyTorch with the backend that it chooses by itself."""
     workload = find_workload("attention")
     case = workload.case(name.removesuffix("-causal"), dtype="float16", causal=name.endswith("-causal"))
     inputs = workload.inputs(case, 3, "cuda")
@@ -78,9 +78,6 @@ def _case(name: str, rounds: int) -> list[dict[str, Any]]:
     oracle = workload.oracle(case, inputs)["out"]
     error = float((calls["evo"]().double() - oracle).abs().max())
     rows = _rows("stream", _samples(calls, rounds, _stream_us), error)
-    for backend, call in workload.baselines(case, "cuda").items():
-        if backend != "math":
-            calls[f"torch {backend}"] = lambda call=call: call(inputs)
     return rows + _rows("event", _samples(calls, 5 * rounds, _event_us), error)
 
 

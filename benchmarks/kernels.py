@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--case-bases", nargs="*", default=["phase5"])
     parser.add_argument("--phase-budget", type=int, default=200)
     parser.add_argument("--case-budget", type=int, default=400)
+    parser.add_argument("--budget", action="append", default=[], metavar="CASE=N", help="another budget for one case")
     parser.add_argument("--no-sanitize", dest="sanitize", action="store_false", help="no sanitizer on the champions")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--proposer", default="evo")
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--db", default="results.db")
     parser.add_argument("--out", "-o", type=Path, required=True)
     options = parser.parse_args()
+    own = {case: int(number) for case, _, number in (text.partition("=") for text in options.budget)}
     started = time.time()
 
     def say(line: str) -> None:
@@ -61,7 +63,8 @@ def main() -> None:
             mission = case == "mission"
             bases = options.phases if mission else options.case_bases
             budget = options.phase_budget if mission else options.case_budget
-            budgets = {base: options.case_budget if base in options.case_bases else budget for base in bases}
+            most = own.get(case, options.case_budget)
+            budgets = {base: most if base in options.case_bases else budget for base in bases}
             fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
             cases[case], entries = _one_case(fleet, record, case, budgets, options, say)
             champions |= {case: entries}
