@@ -1,15 +1,18 @@
-"""Does a search survive its variants and its own death? Two studies on the host target, with JSON for the docs.
+"""Does a search survive its variants and its own death? Three studies on the host target, with JSON for the docs.
 
 campaign: every variant of a space of which a tenth is hostile, each accounted for, with the driver's memory watched.
 kills: one search whose driver is killed with SIGKILL at random moments and resumed each time.
+seats: how soon a slot is back when a worker, a process above it or the seat itself is killed, with every core busy.
 
     python -m benchmarks.survival campaign --variants 2000 -o benchmarks/results/survival_campaign.json
     python -m benchmarks.survival kills --times 20 -o benchmarks/results/survival_kills.json
+    python -m benchmarks.survival seats --times 10 -o benchmarks/results/survival_seats.json
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -18,32 +21,43 @@ import re
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evo.fleet import Fleet
+from evo.measure import Timing
+from evo.outcome import Done, Rejected
 from evo.provenance import git_state
+from evo.seat import WorkerSpec
 from evo.targets.host import HostTarget, cores
+from tests.hostile.kit import CASE, Kit, actor_of, children_of, guard_of, nursery_of
 from tests.hostile.searches import ROOT, Ground, ground
 from tests.hostile.variants import FATES, write_base
 
 BUILD_S, RUN_S = 6, 8
 QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
+KILLED = ("worker", "its parent", "nursery", "seat")
 LIMITS = ("--build-timeout", str(BUILD_S), "--run-timeout", str(RUN_S))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=("campaign", "kills"))
+    parser.add_argument("study", choices=("campaign", "kills", "seats"))
     parser.add_argument("--variants", type=int, default=2000)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", "-o", type=Path)
     options = parser.parse_args()
     with ground() as place:
-        found = campaign(place, options.variants) if options.study == "campaign" else kills(place, options)
+        if options.study == "campaign":
+            found = campaign(place, options.variants)
+        else:
+            found = kills(place, options) if options.study == "kills" else seats(place.folder, options.times)
     report = {"study": f"survival_{options.study}", **found, "environment": _environment()}
     text = json.dumps(report, indent=1)
     if options.out:
@@ -151,6 +165,75 @@ def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:
         "integrity": place.rows("PRAGMA integrity_check")[0][0],
         "recovery_s": _recoveries(place),
     }
+
+
+def seats(folder: Path, times: int) -> dict[str, Any]:
+    """Kill what a run depends on, one kind of process after the other, while as many loops as cores are at work.
+
+    A recovery ends when the next run, which waited behind the lost one, has a worker.
+    """
+    kit = Kit(folder)
+    spec = WorkerSpec("host", "attention", CASE, Timing(launches=1, first_look=2, rounds=2), evaluate_s=600.0)
+    hang, honest = kit.variant("hang"), kit.variant()
+    binaries = {variant.key: kit.built(variant) for variant in (hang, honest)}
+    recoveries: dict[str, list[float]] = {}
+    fates: Counter[str] = Counter()
+    with _busy(cores()), Fleet(spec, builders=1) as fleet:
+        number = 0
+        for what in KILLED:
+            while len(recoveries.setdefault(what, [])) < times:
+                if fleet.running() == 0:
+                    fleet.submit_run(number, hang, binaries[hang.key], None)
+                number += 1
+                fleet.submit_run(number, honest, binaries[honest.key], None)
+                for _ in range(5):  # long enough to be at work
+                    fleet.wait(0.2)
+                    time.sleep(0.2)
+                killed_at = time.time()
+                os.kill(_victim(what), signal.SIGKILL)
+                while not (done := [d for d in _finished(fleet, fates) if d.number == number]):
+                    pass
+                recoveries[what].append(round(done[0].started_at - killed_at, 2))
+                print(what, recoveries[what][-1], flush=True)
+                number += 1
+    return {
+        "times": times,
+        "busy_loops": cores(),
+        "recovery_s": {
+            what: {"count": len(found), "median": round(statistics.median(found), 2), "max": max(found), "all": found}
+            for what, found in recoveries.items()
+        },
+        "fates": dict(sorted(fates.items())),
+    }
+
+
+def _finished(fleet: Fleet, fates: Counter[str]) -> list[Done]:
+    done = fleet.wait(0.1)
+    for each in done:
+        result = each.result
+        fates[f"{result.stage}: {result.reason}" if isinstance(result, Rejected) else "measured"] += 1
+    return done
+
+
+def _victim(what: str) -> int:
+    """Pid of the process of the fleet's only seat that is to die."""
+    if what == "seat":
+        return actor_of()
+    nursery = nursery_of()
+    guard = guard_of(nursery)
+    return {"worker": children_of(guard)[0], "its parent": guard, "nursery": nursery}[what]
+
+
+@contextlib.contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """As many endless loops beside the fleet, as if others used the machine."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def _await_moment(place: Ground, driver: subprocess.Popen[str], rng: random.Random) -> None:

@@ -13,49 +13,18 @@ from typing import Any
 
 import pytest
 
-from evo.base import load_base
 from evo.errors import WorkersLost
 from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Done, Measured, Rejected, Stage
 from evo.seat import Seat, WorkerSpec
-from evo.targets.host import HostTarget
-from evo.variant import Variant, make_variant
-from evo.workloads import find_workload
-from tests.hostile.variants import write_base
+from tests.hostile.kit import CASE, Kit, actor_of, nursery_of, parent_of
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
     pytest.mark.timeout(1200),  # of a busy machine; minutes are not needed
 ]
-CASE = find_workload("attention").case("tiny", dtype="float32")
 QUICK = Timing(launches=1, sample_us=100.0, first_look=2, rounds=2)
-
-
-class Kit:
-    """Variants of the hostile base, built when asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.target = HostTarget()
-        self.facts = self.target.facts()
-        self.base = load_base(write_base(folder, honest=8, each=2))
-        self.space = self.base.space({**self.facts.limits, **CASE.constants()})
-
-    def variant(self, hostility: str = "none", serial: int = 0) -> Variant:
-        return make_variant(
-            self.base,
-            self.space,
-            self.space.configuration({"serial": serial, "hostility": hostility}),
-            constants=CASE.constants(),
-            facts=self.facts.limits,
-            arch=self.facts.arch,
-            toolchain=self.target.toolchain(),
-        )
-
-    def built(self, variant: Variant) -> Built:
-        built = self.target.build(variant)
-        assert isinstance(built, Built), built
-        return built
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +83,14 @@ def test_what_waited_behind_a_killed_seat_is_not_blamed(fleet: Fleet, kit: Kit) 
     fleet.submit_run(1, fatal, kit.built(fatal), None)
     fleet.submit_run(2, innocent, kit.built(innocent), None)
     done: list[Done] = []
-    nurseries = {_nursery_of(fleet)}
+    nurseries = {nursery_of()}
     for _ in range(2):
         time.sleep(1.0)
-        os.kill(_actor_of(fleet), signal.SIGKILL)
+        os.kill(actor_of(), signal.SIGKILL)
         seat, killed_at = fleet._seats[0], time.monotonic()
         done += _until(fleet, lambda seat=seat: bool(fleet._seats) and fleet._seats[0] is not seat)
         assert time.monotonic() - killed_at < 10
-        nurseries.add(_nursery_of(fleet))
+        nurseries.add(nursery_of())
     assert len(nurseries) == 1, "what took seconds to import is used by the next seat"
     done += _until(fleet, lambda: fleet.running() == 0)
     fates = {finished.number: finished.result for finished in done}
@@ -157,7 +126,7 @@ def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(
     variant = kit.variant("hang", serial=1)
     fleet.submit_run(5, variant, kit.built(variant), None)
     time.sleep(0.5)
-    os.kill(_actor_of(fleet), signal.SIGKILL)
+    os.kill(actor_of(), signal.SIGKILL)
     with pytest.raises(WorkersLost, match="the last worker was lost and none came back"):
         _until(fleet, lambda: False, limit_s=120)
 
@@ -170,26 +139,6 @@ def _until(fleet: Fleet, condition: Any, limit_s: float = 90.0) -> list[Done]:
     return done
 
 
-def _actor_of(fleet: Fleet) -> int:
-    """The seat's own process, known from others by its files in the folder of this fleet."""
-    folder = os.environ["EVO_FLEET_FOLDER"]
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            named = (path / "cmdline").read_bytes().startswith(b"ray::_SeatActor")
-            if named and any(str(link.readlink()).startswith(folder) for link in (path / "fd").iterdir()):
-                return int(path.name)
-    raise AssertionError("the fleet's seat is not there")
-
-
-def _nursery_of(fleet: Fleet) -> int:
-    """The process that forks this seat's workers, each with a guard between."""
-    return _parent(int(fleet._seats[0].name.rpartition(":")[2]))
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def _builder() -> int | None:
     """The process whose compiler is at work: the parent of the shells that guard it."""
     mark = f"EVO_FLEET={os.environ['EVO_FLEET']}".encode()
@@ -199,6 +148,6 @@ def _builder() -> int | None:
             if b"evo-build" in (path / "cmdline").read_bytes().split(b"\0") and mark in (path / "environ").read_bytes():
                 guards.add(int(path.name))
     with contextlib.suppress(OSError):
-        parents = {_parent(guard) for guard in guards} - guards
+        parents = {parent_of(guard) for guard in guards} - guards
         return next((pid for pid in parents if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
     return None
