@@ -3,6 +3,9 @@
 Importing torch takes seconds; a fork of a process that has done so takes none. The nursery itself uses no device and
 starts no thread, so its children start clean. It tells its seat how each child ended. A nursery of a fleet outlives its
 seat by a while: the next seat of that place finds it by its name and has a worker at once.
+
+The processes, from above: the seat, the root that imports, the nursery, a guard for each worker, the worker. Whatever
+a kernel kills of its ancestors up to the nursery, the one above puts in its place without importing anything.
 """
 
 from __future__ import annotations
@@ -35,30 +38,23 @@ _LINGER_S = 60.0  # that a nursery waits for a new seat
 class _Births:
     """Children, the seat that they are for, and how the nursery hears of both."""
 
-    def __init__(self, wire: socket.socket, place: str) -> None:
-        self.wire: socket.socket | None = wire
+    def __init__(self, wire: socket.socket | None, door: socket.socket, lingers: bool) -> None:
+        self.wire, self.door, self.lingers = wire, door, lingers
         self.children: set[int] = set()
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(wire, selectors.EVENT_READ)
         self.woken, self.waker = socket.socketpair()
         for end in (self.woken, self.waker):
             end.setblocking(False)
         signal.set_wakeup_fd(self.waker.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.selector.register(self.woken, selectors.EVENT_READ)
-        self.door: socket.socket | None = None
-        if place:
-            door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with contextlib.suppress(OSError):  # another has the name: this one ends with its seat
-                door.bind(address(place))
-                door.listen(1)
-                self.door = door
-                self.selector.register(door, selectors.EVENT_READ)
+        self.selector = selectors.DefaultSelector()
+        for ear in (wire, door, self.woken):
+            if ear is not None:
+                self.selector.register(ear, selectors.EVENT_READ)
 
     def run(self) -> None:
         """Until the seat is gone and no other has come."""
-        alone_since = 0.0
-        while self.wire is not None or (self.door is not None and time.monotonic() - alone_since < _LINGER_S):
+        alone_since = time.monotonic()
+        while self.wire is not None or (self.lingers and time.monotonic() - alone_since < _LINGER_S):
             ready = [key.fileobj for key, _ in self.selector.select(None if self.wire is not None else 1.0)]
             if self.woken in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -67,8 +63,8 @@ class _Births:
             if self.wire is not None and self.wire in ready and not self._serve_seat(self.wire):
                 self._leave_seat()
                 alone_since = time.monotonic()
-            if self.door is not None and self.door in ready:
-                self._take_seat(self.door)
+            if self.door in ready:
+                self._take_seat()
 
     def _serve_seat(self, wire: socket.socket) -> bool:
         """One request; False when the seat is gone."""
@@ -121,9 +117,9 @@ class _Births:
                 with contextlib.suppress(OSError):
                     self.wire.send(pickle.dumps(("gone", pid, status)))
 
-    def _take_seat(self, door: socket.socket) -> None:
+    def _take_seat(self) -> None:
         """A new seat of this place: what the one before left is ended. Only this user's own processes may come."""
-        wire, _ = door.accept()
+        wire, _ = self.door.accept()
         _, user, _ = struct.unpack("3i", wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if user != os.getuid():
             wire.close()
@@ -192,8 +188,9 @@ def _live(guard: int, descriptors: list[int], serve: Callable[[int], None]) -> A
 
 
 def main() -> None:
-    descriptor, parent, target, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    if not place:
+    """Import, then be born again as often as something kills the nursery: the door stays open meanwhile."""
+    descriptor, parent, target, place, lingers = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5], bool(sys.argv[5])
+    if not lingers:
         _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     if target == "host":
@@ -202,7 +199,23 @@ def main() -> None:
         del evo.targets.host
     gc.collect()
     gc.freeze()  # so that collections in the children leave these pages shared
-    _Births(socket.socket(fileno=descriptor), place).run()
+    wire: socket.socket | None = socket.socket(fileno=descriptor)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.bind(address(place))
+    door.listen(1)
+    root = os.getpid()
+    while True:
+        nursery = os.fork()
+        if nursery == 0:
+            _die_with(root)
+            _Births(wire, door, lingers or wire is None).run()
+            os._exit(0)
+        if wire is not None:
+            wire.close()
+            wire = None
+        _, status = os.waitpid(nursery, 0)
+        if os.WIFEXITED(status):
+            return
 
 
 if __name__ == "__main__":

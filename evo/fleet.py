@@ -99,12 +99,12 @@ def _warm(target: str) -> None:
 
 
 class _SeatActor:
-    """The seat on its node; Ray gives it its GPU alone."""
+    """The seat on its node; Ray gives it its GPU alone. Until it rises it is a process that waits, no more."""
 
-    def __init__(self, spec: WorkerSpec, place: str) -> None:
+    _seat: Seat
+
+    def rise(self, spec: WorkerSpec, place: str) -> tuple[Ready, str, int]:
         self._seat = Seat(spec, place=place)
-
-    def about(self) -> tuple[Ready, str, int]:
         return self._seat.about()
 
     def evaluate(self, variant: Variant, built: Built, best_us: float | None) -> _Timed:
@@ -138,6 +138,7 @@ class Fleet:
     build_s: float = 60.0  # a compile that takes longer is stopped
     ready: Ready = field(init=False)
     _seats: list[_SeatHandle] = field(init=False, default_factory=list)
+    _standby: Any = field(init=False, default=None)  # an actor that will be the next seat, where one can wait for it
     _rising: dict[Any, _Rising] = field(init=False, default_factory=dict)
     _flights: dict[Any, _Flight] = field(init=False, default_factory=dict)
     _building: int = field(init=False, default=0)
@@ -233,14 +234,15 @@ class Fleet:
             for seat in self._seats:
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.get(seat.actor.close.remote(), timeout=10)
-            for actor in [seat.actor for seat in self._seats] + [rising.actor for rising in self._rising.values()]:
+            waiting = [rising.actor for rising in self._rising.values()] + [self._standby] * (self._standby is not None)
+            for actor in [*(seat.actor for seat in self._seats), *waiting]:
                 with contextlib.suppress(ray.exceptions.RayError, ValueError):
                     ray.kill(actor)
             for ref, flight in self._flights.items():
                 if flight.kind == "build":
                     with contextlib.suppress(ray.exceptions.RayError):
                         ray.cancel(ref, force=True)
-        self._seats, self._rising, self._flights = [], {}, {}
+        self._seats, self._rising, self._flights, self._standby = [], {}, {}, None
         if self._started_ray:
             ray.shutdown()
             self._started_ray = False
@@ -305,11 +307,12 @@ class Fleet:
         self.builders = self.builders or max(1, int(resources.get("CPU", 2)) - count)
         warm = [ray.remote(_warm).options(num_cpus=1).remote(self.spec.target) for _ in range(self.builders)]
         places = [secrets.token_hex(8) for _ in range(count)]
-        actors = [self._new_actor(place) for place in places]
+        actors = [self._new_actor() for _ in places]
+        risen = [actor.rise.remote(self.spec, place) for actor, place in zip(actors, places, strict=True)]
         problems: list[str] = []
-        for actor, place in zip(actors, places, strict=True):
+        for actor, place, ref in zip(actors, places, risen, strict=True):
             try:
-                ready, host, pid = ray.get(actor.about.remote(), timeout=self.spec.start_s + 60)
+                ready, host, pid = ray.get(ref, timeout=self.spec.start_s + 60)
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause if isinstance(error.cause, InputError) else None
                 problems.append(str(cause) if cause else _first_line(error))
@@ -321,9 +324,18 @@ class Fleet:
         if not self._seats:
             raise InputError(problems[0] if problems else "no worker came up")
         ray.wait(warm, num_returns=len(warm), timeout=60)
+        self._keep_standby()
 
-    def _new_actor(self, place: str) -> Any:
-        return ray.remote(_SeatActor).options(max_restarts=0, **self._options).remote(self.spec, place)
+    def _new_actor(self, **changes: Any) -> Any:
+        return ray.remote(_SeatActor).options(max_restarts=0, **{**self._options, **changes}).remote()
+
+    def _keep_standby(self) -> None:
+        """Have a process wait for the loss of a seat: where cores are few, starting one takes long.
+
+        Not for a GPU: Ray gives a process its GPU when it starts.
+        """
+        if self._standby is None and "num_gpus" not in self._options:
+            self._standby = self._new_actor(num_cpus=0)
 
     def _dispatch(self) -> None:
         """Give builders and seats what waits, no more than they can hold: a time limit runs from here."""
@@ -404,8 +416,8 @@ class Fleet:
             self._raise(seat.place, tries=1)
 
     def _raise(self, place: str, tries: int) -> None:
-        actor = self._new_actor(place)
-        self._rising[actor.about.remote()] = _Rising(actor, place, time.time(), tries)
+        actor, self._standby = self._standby or self._new_actor(), None
+        self._rising[actor.rise.remote(self.spec, place)] = _Rising(actor, place, time.time(), tries)
 
     def _seat_answered(self, ref: Any) -> None:
         rising = self._rising.pop(ref)
@@ -415,6 +427,7 @@ class Fleet:
             self._seat_failed(rising, _first_line(error))
         else:
             self._seats.append(_SeatHandle(rising.actor, f"{host}:{pid}", rising.place))
+            self._keep_standby()
 
     def _seat_failed(self, rising: _Rising, words: str) -> None:
         """Try again, or do with the seats that are left. Raises: WorkersLost when there is none."""

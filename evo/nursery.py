@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import secrets
 import signal
 import socket
 import struct
@@ -34,17 +35,28 @@ class Nursery:
     """
 
     def __init__(self, target: str, place: str = "") -> None:
+        self._target, self._place, self._lingers = target, place or secrets.token_hex(8), bool(place)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._ends: dict[int, int] = {}  # pid -> exit code of children that ended
         self._process: subprocess.Popen[bytes] | None = None
-        found = _find(place, self._errors.fileno()) if place else None
-        if found is not None:
-            self._wire, self.pid = found
-            return
+        self._answered = self._lingers and self._find()
+        if not self._answered:
+            self._start()
+
+    def renew(self) -> None:
+        """Come back to a nursery that was lost and born again; start another if it was not."""
+        self._wire.close()
+        self._ends.clear()
+        if not self._find():
+            self._end()
+            self._start()
+
+    def _start(self) -> None:
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        own = [str(theirs.fileno()), str(os.getpid()), self._target, self._place, "lingers" if self._lingers else ""]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "evo.births", str(theirs.fileno()), str(os.getpid()), target, place],
+                [sys.executable, "-m", "evo.births", *own],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
@@ -52,7 +64,24 @@ class Nursery:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 start_new_session=True,
             )
-        self.pid = self._process.pid
+        self.pid, self._answered = self._process.pid, False
+
+    def _find(self) -> bool:
+        """Whether there is a nursery of this place; its children will see this process's device."""
+        wire = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        wire.settimeout(_ANSWER_S)
+        try:
+            wire.connect(address(self._place))
+            pid, user, _ = struct.unpack("3i", wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if user == os.getuid() and wire.recv(MESSAGE_BYTES) == SEEN:
+                environment = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
+                socket.send_fds(wire, [pickle.dumps(("seat", environment))], [self._errors.fileno()])
+                self._wire, self.pid = wire, pid
+                return True
+        except OSError:
+            pass
+        wire.close()
+        return False
 
     def fork(self, wire: int, errors: int, limit_s: float) -> int:
         """A new child that serves the file descriptor `wire`; returns its pid. Raises: NurseryLost."""
@@ -64,6 +93,7 @@ class Nursery:
         while True:
             kind, pid = self._hear(deadline)
             if kind == "born":
+                self._answered = True
                 return pid
 
     def exit_code(self, pid: int, limit_s: float) -> int | None:
@@ -91,14 +121,17 @@ class Nursery:
 
     def close(self) -> None:
         """End the nursery; its children end with it."""
+        self._end()
+        self._wire.close()
+        self._errors.close()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self._wire.close()
-        self._errors.close()
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def _hear(self, deadline: float) -> tuple[str, int]:
         self._wire.settimeout(max(0.001, deadline - time.monotonic()))
@@ -116,11 +149,10 @@ class Nursery:
         return kind, pid
 
     def _last_words(self) -> str:
-        code: int | None = None
-        if self._process is not None:
+        code = None
+        if self._process is not None and not self._answered:  # it could not even begin
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=_ANSWER_S)
-            code = self._process.poll()
+                code = self._process.wait(timeout=_ANSWER_S)
         return f"the nursery ended (exit code {code}): {tail(self._errors.fileno())}"
 
 
@@ -128,20 +160,3 @@ def tail(descriptor: int, most: int = 2000) -> str:
     """The end of a file as text, without moving the offset that its writer shares."""
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, most, max(0, size - most)).decode(errors="replace").strip()
-
-
-def _find(place: str, errors: int) -> tuple[socket.socket, int] | None:
-    """Wire to and pid of the nursery of this place, if one is left; its children will see this process's device."""
-    wire = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    wire.settimeout(_ANSWER_S)
-    try:
-        wire.connect(address(place))
-        pid, user, _ = struct.unpack("3i", wire.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if user == os.getuid() and wire.recv(MESSAGE_BYTES) == SEEN:
-            environment = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
-            socket.send_fds(wire, [pickle.dumps(("seat", environment))], [errors])
-            return wire, pid
-    except OSError:
-        pass
-    wire.close()
-    return None

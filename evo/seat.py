@@ -150,7 +150,7 @@ class Seat:
 
     def __init__(self, spec: WorkerSpec, *, spare: bool = True, place: str = "") -> None:
         """place: a secret name in a fleet, under which the seat finds the nursery that one before it had to leave."""
-        self.spec, self._keeps_spare, self._place = spec, spare, place
+        self.spec, self._keeps_spare = spec, spare
         self.recovery_s = 0.0  # from the last loss of a worker until the next one was ready
         self._anchor = ""
         self._spare: WorkerProcess | None = None
@@ -266,12 +266,11 @@ class Seat:
         raise RuntimeError(f"the device's worker could not be started again: {words}")
 
     def _fresh(self) -> WorkerProcess:
-        """A worker from the nursery, or from a new one if that is gone."""
+        """A worker from the nursery, or from the next one if that is gone."""
         try:
             return WorkerProcess(self.spec, self._nursery)
         except (NurseryLost, WorkerLost):
-            self._nursery.close()
-            self._nursery = Nursery(self.spec.target, self._place)
+            self._nursery.renew()
             return WorkerProcess(self.spec, self._nursery)
 
     def _activate(self, worker: WorkerProcess) -> Ready:

@@ -47,7 +47,7 @@ def actor_of() -> int:
     folder = os.environ["EVO_FLEET_FOLDER"]
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            named = (path / "cmdline").read_bytes().startswith(b"ray::_SeatActor")
+            named = (path / "cmdline").read_bytes().startswith(b"ray::_SeatActor.")
             if named and any(str(link.readlink()).startswith(folder) for link in (path / "fd").iterdir()):
                 return int(path.name)
     raise AssertionError("the fleet's seat is not there")
@@ -62,7 +62,8 @@ def nursery_of() -> int:
             named = b"evo.births" in (path / "cmdline").read_bytes().split(b"\0")
             if named and mark in (path / "environ").read_bytes().split(b"\0"):
                 found[int(path.name)] = parent_of(int(path.name))
-    return next(pid for pid, parent in found.items() if parent not in found)
+    root = next(pid for pid, parent in found.items() if parent not in found)
+    return children_of(root)[0]
 
 
 def guard_of(nursery: int) -> int:

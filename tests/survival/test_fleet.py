@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from evo.errors import WorkersLost
 from evo.fleet import Fleet
@@ -121,6 +122,7 @@ def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(
 ) -> None:
     """Last: it takes the fleet's only seat."""
     monkeypatch.setattr("evo.fleet._GRACE_S", 1.0)
+    ray.kill(fleet._standby)
     fleet._options = {"num_cpus": 1000}  # no node has so many: as if the only one with a GPU were gone
     fleet.spec = _spec(start_s=0.1)
     variant = kit.variant("hang", serial=1)
