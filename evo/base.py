@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from evo.errors import InputError
-from evo.expression import Expression, nearest_name
+from evo.expression import Expression, unknown_name
 from evo.outcome import Resources
 from evo.space import Knob, SearchSpace, Value
-from evo.workloads import WORKLOADS
+from evo.workloads import WORKLOADS, find_workload
 
 _ROOT = Path(__file__).resolve().parent.parent
 _INSTALLED = Path(__file__).resolve().parent / "shipped"  # where a wheel keeps kernels/, search_spaces/ and recordings/
@@ -83,17 +83,18 @@ class Base:
         known = {*facts, *(knob.name for knob in self.knobs), *self.derived}
         resources = known | {field.name for field in fields(Resources)}
         for name, gate in self.gates.items():
-            self._check_names(f"gates.{name}", gate, resources)
+            self.check_expression(f"gates.{name}", gate, resources)
         if self.launch is not None:
             sized = known | set(dimensions)
             for key in ("grid", "block", "cluster"):
                 for index, expression in enumerate(getattr(self.launch, key)):
-                    self._check_names(f"launch.{key}[{index}]", expression, sized)
-            self._check_names("launch.shared_bytes", self.launch.shared_bytes, known)
+                    self.check_expression(f"launch.{key}[{index}]", expression, sized)
+            self.check_expression("launch.shared_bytes", self.launch.shared_bytes, known)
 
-    def _check_names(self, key: str, expression: Expression, known: set[str]) -> None:
+    def check_expression(self, key: str, expression: Expression, known: set[str]) -> None:
+        """Raises: InputError when an expression uses a name that is not known."""
         for name in sorted(expression.names - known - expression.bare_words(known).keys()):
-            raise InputError(f"{self.path}: {key}: unknown name {name!r}{nearest_name(name, known)}")
+            raise InputError(f"{self.path}: {key}: {unknown_name(name, known)}")
 
 
 def base_paths() -> dict[str, Path]:
@@ -286,6 +287,12 @@ def _check_names(base: Base) -> None:
     for name in base.derived:
         if name in knobs:
             raise InputError(f"{base.path}: derived.{name}: expected a name that no knob has")
+    workload = find_workload(base.workload)
+    known = {*knobs, *base.derived, *workload.case(workload.default_case).constants()}
+    for key, expressions in (("derived", base.derived), ("rules", base.rules)):
+        for name, expression in expressions.items():
+            of_device = {word for word in expression.names if word.startswith("device.")}  # checked when one is there
+            base.check_expression(f"{key}.{name}", expression, known | of_device)
 
 
 def _collect_sources(reader: _Reader, file: Path, root: Path, generated: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ Value = bool | int | float | str
 
 MAX_TOKENS = 400
 MAX_DEPTH = 60  # of nested brackets and operators; nobody writes more, and Python's own stack is finite
+_SHOWN = 12  # names in a message
 FUNCTIONS = {"min": (2, None), "max": (2, None), "abs": (1, 1), "ceil_div": (2, 2)}  # name -> fewest, most arguments
 KEYWORDS = {"and", "or", "not", "in", "if", "else"}
 TOKEN = re.compile(
@@ -108,6 +109,13 @@ def nearest_name(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the nearest known name, or an empty text."""
     close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def unknown_name(word: str, known: Iterable[str]) -> str:
+    """That a name is unknown, and the nearest known one or what there is to choose from."""
+    names = sorted({str(k) for k in known})
+    choice = f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    return f"unknown name {word!r}{nearest_name(word, names) or f'; expected one of {choice}'}"
 
 
 class _Parser:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from evo.enumeration import BoundRule, Enumeration, index_type
 from evo.errors import InputError
-from evo.expression import Expression, ExpressionError, Value, nearest_name
+from evo.expression import Expression, ExpressionError, Value, unknown_name
 from evo.knob import Configuration, Knob, KnobTable
 
 __all__ = ["Configuration", "Knob", "SearchSpace", "Value"]
@@ -326,7 +326,7 @@ class SearchSpace:
             texts = [other for other in beside.get(name, ()) if self._may_be(other, name)]
             if not texts:
                 known = [*self._places, *(str(v) for k in self.knobs for v in k.values if isinstance(v, str))]
-                raise InputError(f"{key}: unknown name {name!r}{nearest_name(name, known)}")
+                raise InputError(f"{key}: {unknown_name(name, known)}")
             self._words.add(name)
         return expression
 

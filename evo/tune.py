@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,7 @@ from evo.variant import Variant
 from evo.workloads import find_workload
 
 FINALISTS = 3
+_ANSWER_S = 5.0  # that a cluster's head may take to be reached
 TARGETS = ("auto", "cuda", "host", "replay")
 
 
@@ -110,6 +112,8 @@ def resolve(request: SearchRequest) -> Setting:
     """
     if request.target not in TARGETS:
         raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
+    if request.ray_address:
+        _knock(request.ray_address)
     if request.recording is not None:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
@@ -138,6 +142,18 @@ def resolve(request: SearchRequest) -> Setting:
     return Setting(
         base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
     )
+
+
+def _knock(address: str) -> None:
+    """Say at once that nothing listens there: Ray would try for minutes. Raises: InputError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # "auto", which Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        words = f"nothing answers there ({error}); expected HOST:PORT of a Ray head node"
+        raise InputError(f"--ray-address {address}: {words}") from None
 
 
 def _choose_target(base: Base, request: SearchRequest) -> str:

@@ -81,6 +81,7 @@ def test_a_good_base_is_read_with_every_header_that_it_includes(tree: Path) -> N
         ({"rules": {"small": "tile_q"}}, "rules.small", "expected a condition"),
         ({"rules": {"small": "tile_q > 999"}}, "rules", "no combination of values satisfies"),
         ({"rules": ["tile_q > 1"]}, "rules", "expected a mapping of names"),
+        ({"rules": {"small": "zzz <= 32"}}, "rules.small", "unknown name 'zzz'; expected one of "),
         ({"derived": {"threads": "2 * tile_z"}}, "derived.threads", "unknown name 'tile_z'"),
         ({"derived": {"tile_q": "2"}}, "derived.tile_q", "expected a name that no knob has"),
         ({"knobs": {"tile_q": []}}, "knobs.tile_q", "at least one value"),

@@ -218,6 +218,7 @@ BAD = {
     "search --base cpu_attention --dtype float16": "--dtype float16: cpu_attention takes float32",
     "search --recording nothing.json": "--recording nothing.json: no such file",
     "search --recording notes.txt": "notes.txt: ",
+    "search --base cpu_attention --ray-address 127.0.0.1:1": "--ray-address 127.0.0.1:1: nothing answers there",
     "bases show nosuch": "no such base",
     "build --base phase4 --arch sm_70": "--arch sm_70: expected one of sm_80",
     "build --base phase4 --arch sm_90 -k tile_q=17": "--knob tile_q=17: expected one of 16, 32, 64, 128",
