@@ -278,6 +278,8 @@ def search_with(
     )
     campaign.progress.anchor = fleet.ready.anchor
     if unfinished is not None:
+        if not record.settle(campaign_id):
+            raise InputError(f"--resume: {record.name} does not take the results that are spooled beside it")
         campaign.resume()
         say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
     where = replay or f"{facts.name} ({facts.arch})"
@@ -404,6 +406,10 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
 
 def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
+    if not record.settle(result.campaign_id):
+        again = f"`evo promote {result.campaign_id}` does it once {record.name} can be written"
+        say(f"Nothing was promoted: the results are spooled beside the database; {again}")
+        return
     best = record.trials(result.campaign_id, valid_only=True, by_time=True, limit=FINALISTS * 4)
     keys = list(dict.fromkeys(trial.variant_key for trial in best if trial.same_as is None))[:FINALISTS]
     if not keys:

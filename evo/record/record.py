@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 RETRY_S = 2.0  # how often a failed database is tried again while results go to the spool
 RETRY_TIMEOUT_MS = 100  # and how long such a try waits for another writer
+SETTLE_S = 10.0  # how long a database may be awaited whose results are needed as a whole
 STATES = ("done", "interrupted", "failed")
 
 
@@ -90,6 +91,7 @@ class Record:
         self._spool = Spool(path if path is not None else Path(f"{engine.url.database or 'evo'}.results"))
         self._failed_at: float | None = None  # since when lines go to the spool
         self._warned = False
+        self._started: dict[int, float] = {}  # campaigns that this process runs: when they began tells databases apart
 
     def __enter__(self) -> Record:
         return self
@@ -122,7 +124,9 @@ class Record:
                 insert = sa.insert(EnvironmentRow).values(**environment).returning(EnvironmentRow.id)
                 same = [connection.execute(insert).scalar_one()]
             insert = sa.insert(CampaignRow).values(environment_id=same[0], **columns).returning(CampaignRow.id)
-            return int(connection.execute(insert).scalar_one())
+            campaign_id = int(connection.execute(insert).scalar_one())
+        self._started[campaign_id] = columns["started_at"]
+        return campaign_id
 
     def resume_campaign(self, campaign_id: int) -> None:
         """Make an unfinished campaign this process's own.
@@ -142,6 +146,7 @@ class Record:
             )
         if changed.rowcount != 1:
             raise InputError(f"{self.name}: campaign {campaign_id} has just been taken up by another process")
+        self._started[campaign_id] = campaign.started_at
 
     def record_trial(self, campaign_id: int, trial: Trial) -> int | None:
         """Record one outcome; returns its id, or None when it went to the spool.
@@ -231,13 +236,26 @@ class Record:
             log.warning("%s: %d spooled results merged", self.name, count)
         return count
 
+    def settle(self, campaign_id: int) -> bool:
+        """Merge what is spooled of a campaign, before it is read as a whole; False if the database does not take it."""
+        deadline = time.monotonic() + SETTLE_S
+        while self._failed_at is not None or len(self._spool) or self._spool.path(campaign_id).exists():
+            try:
+                self._spool.merge(self._write_spooled)
+                self._failed_at, self._warned = None, False
+            except UNUSABLE as error:
+                _raise_bugs(error)
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.2)
+        return True
+
     def _write(self, batch: Sequence[Line]) -> list[int | None]:
         """Write lines in one transaction, or spool them when the database cannot take them."""
         if self.read_only:
             raise RuntimeError(f"{self.name} was opened to be read only")
         if self._failed_at is not None and not self._try_merge():
-            self._spool.append(batch)
-            return [None] * len(batch)
+            return self._keep(batch)
         try:
             with self._writer.begin() as connection:
                 return [apply_line(connection, line) for line in batch]
@@ -249,14 +267,25 @@ class Record:
         except UNUSABLE as error:
             _raise_bugs(error)
             self._fail(error)
-            self._spool.append(batch)
-            return [None] * len(batch)
+            return self._keep(batch)
 
-    def _write_spooled(self, batch: Sequence[Line]) -> None:
+    def _keep(self, batch: Sequence[Line]) -> list[int | None]:
+        """Spool lines, each with the beginning of its campaign."""
+        self._spool.append([{**line, "since": self._started.get(line["campaign"])} for line in batch])
+        return [None] * len(batch)
+
+    def _write_spooled(self, batch: Sequence[Line]) -> bool:
+        """Write lines from a spool; False when they are of another database that had this name."""
         writer = self._writer if self._failed_at is None else self._hasty
         with writer.begin() as connection:
+            begun = dict(connection.execute(sa.select(CampaignRow.id, CampaignRow.started_at)).tuples().all())
             for line in batch:
-                apply_spooled(connection, line)
+                here = begun.get(line["campaign"])
+                if here is None or line.get("since") not in (here, None):
+                    return False
+            for line in batch:
+                apply_spooled(connection, {name: value for name, value in line.items() if name != "since"})
+        return True
 
     def _fail(self, error: DBAPIError | sqlite3.Error) -> None:
         self._failed_at = time.monotonic()

@@ -63,10 +63,10 @@ class Spool:
         self._memory.clear()
         return target
 
-    def merge(self, write: Callable[[Sequence[Line]], None], *, files: Sequence[Path] | None = None) -> int:
-        """Hand every spooled line to `write`, file by file, and remove the files; returns how many lines.
+    def merge(self, write: Callable[[Sequence[Line]], bool], *, files: Sequence[Path] | None = None) -> int:
+        """Hand every spooled line to `write`, file by file, and remove the files; returns how many lines were written.
 
-        An exception from `write` leaves the file as it was.
+        An exception from `write` leaves the file as it was; one that it does not take (False) is set aside.
         """
         count = 0
         for path in self.files() if files is None else files:
@@ -103,7 +103,7 @@ def _append_whole(path: Path, lines: Sequence[Line]) -> None:
             os.close(handle)
 
 
-def _drain(path: Path, write: Callable[[Sequence[Line]], None]) -> int:
+def _drain(path: Path, write: Callable[[Sequence[Line]], bool]) -> int:
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -118,7 +118,11 @@ def _drain(path: Path, write: Callable[[Sequence[Line]], None]) -> int:
                 lines.append(json.loads(raw))
             except ValueError:  # the process was killed while it wrote this line
                 log.warning("%s: one broken line was skipped", path)
-        write(lines)
+        if not write(lines):
+            aside = path.with_name(f"{path.name}.other-{int(path.stat().st_mtime)}")
+            path.rename(aside)
+            log.warning("%s holds results of another database of that name; it is set aside as %s", path, aside)
+            return 0
         path.unlink(missing_ok=True)
     return len(lines)
 

@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -615,14 +616,53 @@ def test_a_broken_last_line_and_a_repeated_merge_do_no_harm(database: Path) -> N
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_read_only_file_spools_and_can_be_looked_at(database: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write read-only files")
+def test_what_is_read_as_a_whole_waits_for_what_is_spooled(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evo.record.record.SETTLE_S", 0.5)
     with open_record(database) as record:
         campaign_id = record.start_campaign(make_spec())
-        database.chmod(stat.S_IRUSR)
+        assert record.settle(campaign_id)
+        other = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        assert record.record_trial(campaign_id, make_trial(0)) is None
+        assert not record.settle(campaign_id), "locked still"
+        threading.Timer(0.3, lambda: (other.execute("ROLLBACK"), other.close())).start()
+        monkeypatch.setattr("evo.record.record.SETTLE_S", 30.0)
+        assert record.settle(campaign_id)
+        assert [trial.number for trial in record.trials(campaign_id)] == [0]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_spool_of_a_database_that_was_deleted_is_set_aside(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = open_record(database)
+    campaign_id = record.start_campaign(make_spec())
+    fill_up(record)
+    while record.record_trial(campaign_id, big_trial(record.campaign(campaign_id).evaluated)) is not None:
+        pass
+    record._engine.dispose()  # as if killed
+    for path in database.parent.glob("results.db*"):
+        if "spool" not in path.name:
+            path.unlink()
+    with caplog.at_level(logging.WARNING, "evo.record"), open_record(database) as new:
+        assert "set aside" in caplog.text
+        assert new.start_campaign(make_spec()) == campaign_id
+        assert new.campaign(campaign_id).evaluated == 0
+    (aside,) = database.parent.glob("results.db.spool-1.jsonl.other-*")
+    aside.rename(database.with_name("results.db.spool-1.jsonl"))
+    with open_record(database) as again:  # a campaign of that number is not enough
+        assert again.campaign(campaign_id).evaluated == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write read-only files")
+def test_a_read_only_file_can_be_looked_at(database: Path) -> None:
+    with open_record(database) as record:
+        campaign_id = record.start_campaign(make_spec())
+    database.chmod(stat.S_IRUSR)
     with open_record(database, read_only=True) as record:
         assert record.campaign(campaign_id).base == "phase4"
+    with pytest.raises(InputError, match="read-only"), open_record(database) as record:
+        record.start_campaign(make_spec())
 
 
 def test_a_read_only_record_cannot_write(record: Record, database: Path) -> None:
