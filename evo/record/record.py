@@ -278,7 +278,8 @@ class Record:
         """Write lines from a spool; False when they are of another database that had this name."""
         writer = self._writer if self._failed_at is None else self._hasty
         with writer.begin() as connection:
-            begun = dict(connection.execute(sa.select(CampaignRow.id, CampaignRow.started_at)).tuples().all())
+            campaigns = connection.execute(sa.select(CampaignRow.id, CampaignRow.started_at))
+            begun = {row.id: row.started_at for row in campaigns}
             for line in batch:
                 here = begun.get(line["campaign"])
                 if here is None or line.get("since") not in (here, None):
