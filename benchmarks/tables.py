@@ -183,6 +183,15 @@ def survival_campaign(report: dict[str, Any]) -> str:
     return f"{table}\n{'; '.join(words)}; {report['seconds']} s.\n\n{_recoveries(report)}\n{_ground(report)}"
 
 
+def survival_seats(report: dict[str, Any]) -> str:
+    """How soon a slot is back, by the process that was killed."""
+    rows = [
+        [what, str(found["count"]), f"{found['median']:.2f} s", f"{found['max']:.2f} s"]
+        for what, found in report["recovery_s"].items()
+    ]
+    return _markdown(["killed", "times", "next run after, median", "at most"], rows) + "\n" + _ground(report)
+
+
 def survival_kills(report: dict[str, Any]) -> str:
     """One search, killed and resumed again and again."""
     kills = report["kills"]
@@ -294,6 +303,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "resources": ("resources.json", lambda report: resources.table(report) + "\n"),
     "cpu_attention": ("cpu_attention.json", contest),
     "survival_campaign": ("survival_campaign.json", survival_campaign),
+    "survival_seats": ("survival_seats.json", survival_seats),
     "survival_kills": ("survival_kills.json", survival_kills),
     "gpu_trust": ("gpu_trust_h200.json", gpu_trust),
     "space_construction": ("space_construction.json", space_construction),

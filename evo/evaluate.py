@@ -42,6 +42,7 @@ class Bench:
             return
         self.case, self._floor, self._anchor, self.anchor_name = case, None, None, ""
         self.inputs = self.workload.inputs(case, secrets.randbits(31), self.device)
+        self._anchor_medians.clear()
 
     def facts(self) -> DeviceFacts:
         return self.target.facts()
@@ -87,7 +88,16 @@ class Bench:
                 measured = replace(measured, environment={**measured.environment, "repeated": words})
         if isinstance(measured, Measured) and measured.anchor_us:
             self._anchor_medians.append(statistics.median(measured.anchor_us))
+        if isinstance(measured, Measured) and (wrong := self._wrong_by_now(program, built)):
+            return wrong
         return self._held_against_physics(measured)
+
+    def _wrong_by_now(self, program: Program, built: Built) -> Rejected | None:
+        """Why a program that was right before it was timed no longer is: one that stops working earns no time."""
+        again = verify(program, built, self.oracle, self.workload.trial_cases(self.case)[:1], self._seeds[:1])
+        if not isinstance(again, Rejected):
+            return None
+        return replace(again, detail=f"after it was timed: {again.detail}")
 
     def _measure(self, program: Program, verified: Verified, best_us: float | None) -> Measured | Rejected:
         return measure(
@@ -126,7 +136,10 @@ class Bench:
     def _held_against_physics(self, outcome: Measured | Rejected) -> Measured | Rejected:
         if isinstance(outcome, Rejected) or outcome.time_us >= self.floor.time_us:
             return outcome
-        bound = f"{outcome.time_us:.3f} us is less than {self.floor.time_us:.3f} us, set by {self.floor.because}"
+        return self._too_fast(outcome.time_us)
+
+    def _too_fast(self, time_us: float) -> Rejected:
+        bound = f"{time_us:.3f} us is less than {self.floor.time_us:.3f} us, set by {self.floor.because}"
         return Rejected(Stage.MEASURE, "below_physical_floor", bound)
 
     def contest(self, entries: Sequence[tuple[Variant, Built]], *, rounds: int = 40) -> Contest:
@@ -148,6 +161,15 @@ class Bench:
         rng = random.Random(secrets.randbits(31))
         warm = self._timed(programs, [self.inputs], rounds, rng, rejected)
         cold = self._timed(programs, self.cold_sets(), rounds, rng, rejected) if self.device == "cuda" else {}
+        for variant, built in entries:
+            times = warm.get(variant.key)
+            wrong = self._wrong_by_now(programs[variant.key], built) if times else None
+            if times and wrong is None and statistics.median(times) < self.floor.time_us:
+                wrong = self._too_fast(statistics.median(times))
+            if wrong is not None:
+                rejected[variant.key] = wrong
+                warm.pop(variant.key)
+                cold.pop(variant.key, None)
         return Contest(warm, cold, rejected, self.target.environment())
 
     def verify_fully(self, variant: Variant, built: Built, seeds: int = 3) -> Verified | Rejected:

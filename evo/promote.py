@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evo.measure import Interval, gain_interval, median_interval
 from evo.outcome import Contest, Rejected
@@ -24,6 +24,7 @@ class Verdict:
     time: Interval | None = None  # microseconds, warm L2
     ratio: Interval | None = None  # best baseline over this
     gain: Interval | None = None  # incumbent over this; None without incumbent
+    proven: bool = False  # that it is faster than one that reigns, by the margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,24 @@ def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str],
     )
     accepted = [verdict for verdict in verdicts if verdict.accepted and verdict.time is not None]
     accepted.sort(key=lambda v: (not _leads(v, champion, margin), v.time.median if v.time else 0.0))
-    reigning = [verdict.variant_key for verdict in accepted]
-    return Crowning(anchor, baselines, verdicts, tuple(reigning[:ELITES]))
+    for surplus in _surplus(accepted, standing):
+        accepted.remove(surplus)
+        verdicts = tuple(_displaced(verdict) if verdict is surplus else verdict for verdict in verdicts)
+    return Crowning(anchor, baselines, verdicts, tuple(verdict.variant_key for verdict in accepted))
+
+
+def _surplus(accepted: Sequence[Verdict], standing: Sequence[str]) -> list[Verdict]:
+    """Whom there is no place for, of verdicts in the order of reign: first who has proved nothing, slowest first.
+
+    So nobody who reigns loses a place to a newcomer that only seems faster.
+    """
+    proved_nothing = [v for v in accepted if not v.proven and v.variant_key not in standing]
+    others = [v for v in accepted if v not in proved_nothing]
+    return [*reversed(proved_nothing), *reversed(others)][: max(0, len(accepted) - ELITES)]
+
+
+def _displaced(verdict: Verdict) -> Verdict:
+    return replace(verdict, accepted=False, reason=f"{ELITES} others are faster or were there before")
 
 
 def _leads(verdict: Verdict, champion: str | None, margin: float) -> bool:
@@ -92,13 +109,13 @@ def _judge_one(
         return Verdict(key, True, "first of its place", time, ratio)
     gain = gain_interval(samples, contest.warm_us[champion], confidence=confidence)
     if gain.low > 1.0 + margin:
-        return Verdict(
-            key, True, f"faster than the champion by {100 * (gain.low - 1):.1f} % or more", time, ratio, gain
-        )
+        words = f"faster than the champion by {100 * (gain.low - 1):.1f} % or more"
+        return Verdict(key, True, words, time, ratio, gain, proven=True)
     slowest = max(standing, key=lambda other: median_interval(contest.warm_us[other]).median)
     over_slowest = gain_interval(samples, contest.warm_us[slowest], confidence=confidence)
-    if len(standing) < ELITES or over_slowest.low > 1.0 + margin:
-        return Verdict(key, True, "among the best three", time, ratio, gain)
+    proven = over_slowest.low > 1.0 + margin
+    if len(standing) < ELITES or proven:
+        return Verdict(key, True, "among the best three", time, ratio, gain, proven)
     shown = f"{100 * (gain.low - 1):+.1f} to {100 * (gain.high - 1):+.1f} %"
     return Verdict(key, False, f"gain over the champion {shown}: not above {100 * margin:g} %", time, ratio, gain)
 

@@ -11,7 +11,7 @@ import pytest
 from evo.evaluate import Bench
 from evo.floor import Floor
 from evo.measure import Timing
-from evo.outcome import Built, Measured, Rejected, Resources, Verified
+from evo.outcome import Built, Measured, Rejected, Resources, Stage, Verified
 from evo.targets import DeviceFacts
 
 BUILT = Built("key", b"", "hash", Resources(), "", 0.0)
@@ -101,3 +101,39 @@ def test_it_is_repeated_once_only_and_what_lasts_becomes_usual(evaluated: Any) -
 def test_too_few_measurements_say_nothing(evaluated: Any) -> None:
     outcomes = evaluated([1.0, 2.0, 1.0, 2.0, 1.0], 5)
     assert all("repeated" not in outcome.environment for outcome in outcomes)
+
+
+def test_another_case_has_another_usual_time() -> None:
+    bench = object.__new__(Bench)
+    bench.case, bench._floor, bench._anchor, bench.anchor_name, bench.device = "one", None, None, "torch", "cpu"
+    bench.workload = type("Inputs", (), {"inputs": lambda *_: {}})()  # type: ignore[assignment]
+    bench._anchor_medians = deque([20.0] * 9)
+    bench.turn_to("two")
+    assert not bench._anchor_medians
+
+
+def test_a_kernel_that_stops_working_once_it_is_timed_earns_no_time(
+    evaluated: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = deque([Verified(BUILT, ()), Rejected(Stage.VERIFY, "wrong_output", "case tiny")])
+    monkeypatch.setattr("evo.evaluate.verify", lambda *_: verdicts.popleft())
+    (outcome,) = evaluated([1.0], 1)
+    assert outcome == Rejected(Stage.VERIFY, "wrong_output", "after it was timed: case tiny")
+
+
+def test_a_contest_crowns_neither_what_stops_working_nor_what_is_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"fast": (0.5, 0.5), "lazy": (5.0, 5.0), "good": (6.0, 6.0), "baseline:torch": (9.0, 9.0)}
+    bench = object.__new__(Bench)
+    bench.target, bench.device, bench.case, bench.inputs = ClockworkTarget([]), "cpu", None, {}  # type: ignore[assignment]
+    bench.workload = type("None", (), {"baselines": lambda *_: {}})()  # type: ignore[assignment]
+    bench._floor = Floor(1.0, "arithmetic at peak")
+    monkeypatch.setattr(Bench, "verify_fully", lambda *_: Verified(BUILT, ()))
+    monkeypatch.setattr(Bench, "_timed", lambda *_: dict(times))
+    stopped = Rejected(Stage.VERIFY, "wrong_output")
+    wrong = iter([None, stopped, None])
+    monkeypatch.setattr(Bench, "_wrong_by_now", lambda *_: next(wrong))
+    entries = [(type("V", (), {"key": key})(), BUILT) for key in ("fast", "lazy", "good")]
+    contest = bench.contest(entries)  # type: ignore[arg-type]
+    assert set(contest.warm_us) == {"good", "baseline:torch"}
+    assert contest.rejected["fast"].reason == "below_physical_floor"
+    assert contest.rejected["lazy"] is stopped

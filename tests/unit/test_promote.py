@@ -78,6 +78,23 @@ def test_a_full_place_takes_who_beats_the_slowest_of_the_three() -> None:
     assert len(crowning.reigning) == ELITES
 
 
+def test_free_places_are_filled_without_driving_anyone_out_and_no_verdict_says_otherwise() -> None:
+    times = {"a": 8.0, "b": 9.0, "x": 8.99, "y": 8.98, "z": 8.97, **BASELINES}
+    crowning = judge(contest(times, noise=0.02), ["x", "y", "z"], ["a", "b"])
+    assert len(crowning.reigning) == ELITES
+    assert set(crowning.reigning) > {"a", "b"}, "a newcomer that only seems faster drives nobody out"
+    accepted = {verdict.variant_key for verdict in crowning.verdicts if verdict.accepted}
+    assert accepted == set(crowning.reigning)
+    refused = [verdict.reason for verdict in crowning.verdicts if not verdict.accepted]
+    assert refused == ["3 others are faster or were there before"] * 2
+
+
+def test_who_is_proved_faster_takes_the_place_of_the_slowest() -> None:
+    crowning = judge(contest({"a": 8.0, "b": 9.0, "x": 7.0, "y": 7.5, **BASELINES}), ["x", "y"], ["a", "b"])
+    assert crowning.reigning == ("x", "y", "a")
+    assert not next(verdict for verdict in crowning.verdicts if verdict.variant_key == "b").accepted
+
+
 def test_an_incumbent_that_is_wrong_today_loses_its_place() -> None:
     wrong = Rejected(Stage.VERIFY, "wrong_output", "case tiny")
     crowning = judge(contest({"new": 20.0, **BASELINES}, old=wrong), ["new"], ["old"])
