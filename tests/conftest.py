@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from evo.targets.nvml import gpu_names
+
+# For this process and all that tests start: PyTorch's idle threads would spin on cores that others compile on, and a
+# call of microseconds then takes milliseconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
