@@ -146,8 +146,8 @@ def _reason(counters: dict[str, float]) -> str:
     waits = sorted(((counters[key], words) for key, words in STALLS.items() if key in counters), reverse=True)[:2]
     stalls = " and ".join(f"{count:.1f} warps wait {words}" for count, words in waits)
     return (
-        f"beside each instruction issued, {stalls}; issue slots are busy in {counters['issue_pct']:.0f} % of the "
-        f"cycles, the tensor pipe in {counters['tensor_pipe_pct']:.0f} %, at {counters['occupancy_pct']:.0f} % occupancy: "
+        f"beside each instruction issued, {stalls}; issue slots are busy in {counters['issue_pct']:.0f} % of cycles, "
+        f"the tensor pipe in {counters['tensor_pipe_pct']:.0f} %, occupancy is {counters['occupancy_pct']:.0f} %: "
         "latency in a row, not arithmetic or bandwidth, is what is left"
     )
 
