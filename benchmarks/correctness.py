@@ -103,6 +103,7 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
         jobs.append((workload.case(f"1x2x64x{head_dim}", dtype=dtype, causal=causal), "champion", variant))
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(build, [variant for *_, variant in jobs]))
+    oracles: dict[Any, tuple[Oracle, list[int]]] = {}  # one set of fresh inputs for all builds of one kind
     report: dict[str, Any] = {"phase": name, "right": 0, "checks": 0, "worst": 0.0, "rejected": {}, "wrong": []}
     report["kinds"] = {kind: sum(job[1] == kind for job in jobs) for kind in ("default", "random", "champion")}
     for (case, kind, variant), built in zip(jobs, outcomes, strict=True):
@@ -111,9 +112,10 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
             report["rejected"][key] = report["rejected"].get(key, 0) + 1
             continue
         program = target.load(built, variant, workload)
-        seeds = [secrets.randbits(31) for _ in range(SEEDS)]
+        fresh = (Oracle(workload, "cuda", kept=100), [secrets.randbits(31) for _ in range(SEEDS)])
+        oracle, seeds = oracles.setdefault(tuple(case.constants().items()), fresh)
         try:
-            found = verify(program, built, Oracle(workload, "cuda"), matrix(workload, case), seeds)
+            found = verify(program, built, oracle, matrix(workload, case), seeds)
         except LaunchError as error:
             raise SystemExit(f"{name}: {dict(variant.configuration)}: {error}") from None
         if isinstance(found, Rejected):

@@ -69,8 +69,10 @@ def main() -> None:
             champions |= {case: entries}
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(report, indent=1) + "\n")
-    report["sanitizer"] = _sanitized(champions, say) if options.sanitize else {}
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    report["sanitizer"] = {}
+    for case, entries in champions.items() if options.sanitize else ():
+        report["sanitizer"][case] = _sanitized(case, entries, say)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
     say(f"wrote {options.out}")
 
 
@@ -133,19 +135,14 @@ def _one_case(
     return report, [entry for entry in entries if any("champion" in label for label in labels[entry[0].key])]
 
 
-def _sanitized(champions: dict[str, list[Any]], say: Any) -> dict[str, dict[str, str]]:
-    """What compute-sanitizer says of every champion, by case and base."""
-    report: dict[str, dict[str, str]] = {}
-    for case, entries in champions.items():
-        about = find_workload("attention").case(case.removesuffix("-causal"), causal=case.endswith("-causal"))
-        found = sanitize_all(entries, "attention", about)
-        words = {
-            v.base: f"{w.reason}: {w.detail}" if isinstance(w := found[v.key], Rejected) else w for v, _ in entries
-        }
-        report[case] = words
-        for base, said in words.items():
-            say(f"{case} {base} champion: {said[:300]}")
-    return report
+def _sanitized(case: str, entries: list[Any], say: Any) -> dict[str, str]:
+    """What compute-sanitizer says of the champions of one case, by base."""
+    about = find_workload("attention").case(case.removesuffix("-causal"), causal=case.endswith("-causal"))
+    found = sanitize_all(entries, "attention", about)
+    words = {v.base: f"{w.reason}: {w.detail}" if isinstance(w := found[v.key], Rejected) else w for v, _ in entries}
+    for base, said in words.items():
+        say(f"{case} {base} champion: {said[:300]}")
+    return words
 
 
 def entries_resources(entries: list[tuple[Any, Any]]) -> list[tuple[str, dict[str, int]]]:

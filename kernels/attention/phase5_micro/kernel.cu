@@ -80,6 +80,8 @@ constexpr int kSharedBytes = kMergeStart + kMergeBytes > kRingBytes ? kMergeStar
 static_assert(Config::kSharedBytes == kSharedBytes, "shared_bytes_match");
 static_assert(kSharedBytes <= shared_bytes_per_block(), "fits_shared");
 
+using Merge = Meeting<kDim, kSources, kOwnedRows, kThreads, kInCluster>;
+
 // Groups of cp.async copies: one or two for a tile; this many after the prologue.
 constexpr int kGroupsPerTile = Config::kSplitWaits ? 2 : 1;
 constexpr int kFilled = kGroupsPerTile * Config::kStages;
@@ -253,33 +255,6 @@ __device__ __forceinline__ void level(const Place& place, const Ring& ring) {
   for (int i = 0; i < missing; ++i) group_sync(place);
 }
 
-/// Sends this warp's rows to the blocks that own them; then adds up and stores the rows that this block owns.
-__device__ __forceinline__ void merge(const Partial<kRowTiles, kDim>& partial, const Task<Element>& task, const Place& place,
-                                      unsigned char* shared, float factor) {
-  if constexpr (kInCluster) {
-    if constexpr (!Config::kMergeApart) cluster_arrive();  // else: arrived when the block started
-    cluster_wait();
-  } else if constexpr (!Config::kMergeApart) {
-    __syncthreads();
-  }
-#pragma unroll
-  for (int half = 0; half < 2 * kRowTiles; ++half) {
-    const int row = place.first_row + 8 * half;
-    unsigned to = shared_address(shared + kMergeStart) + (place.source * kOwnedRows + row % kOwnedRows) * merge_stride<kDim> * 4;
-    if constexpr (kInCluster) to = cluster_address(to, row / kOwnedRows);
-    leave_rows<kInCluster>(partial, half, to, place.lane);
-  }
-  if constexpr (kInCluster) {
-    cluster_arrive();
-    cluster_wait();
-  } else {
-    __syncthreads();
-  }
-  const int first = place.rank * kOwnedRows;
-  add_up<Numbers, Exp, kDim, kSources, kOwnedRows, kThreads>(reinterpret_cast<const float*>(shared + kMergeStart), task.out + first * kDim,
-                                                             task.queries - first, threadIdx.x, factor);
-}
-
 }  // namespace evo
 
 extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlocks)
@@ -322,7 +297,16 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
   }
   if constexpr (kSources > 1) {
     level(place, ring);
-    merge(partial, task, place, shared, factor);
+    // in room of its own the blocks of a cluster need not wait for each other's rings, only to have started: see above
+    if constexpr (kInCluster && !Config::kMergeApart) cluster_arrive();
+    if constexpr (kInCluster) {
+      cluster_wait();
+    } else if constexpr (!Config::kMergeApart) {
+      __syncthreads();
+    }
+    const Merge merge{smem + kMergeStart, place.rank};
+    merge.send(partial, place.source, place.first_row, place.lane);
+    merge.store<Numbers, Exp>(reinterpret_cast<const float*>(shared + kMergeStart), task.out, task.queries, threadIdx.x, factor);
   } else {
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i) {
