@@ -127,7 +127,7 @@ def survival_seats(report: dict[str, Any]) -> str:
         [what, str(found["count"]), f"{found['median']:.2f} s", f"{found['max']:.2f} s"]
         for what, found in report["recovery_s"].items()
     ]
-    return _markdown(["killed", "times", "next run after, median", "at most"], rows) + "\n" + _ground(report)
+    return markdown(["killed", "times", "next run after, median", "at most"], rows) + "\n" + _ground(report)
 
 
 def survival_kills(report: dict[str, Any]) -> str:
