@@ -17,6 +17,9 @@ import time
 MESSAGE_BYTES = 4096
 SEEN = b"seen"  # a nursery's first word to the seat that has come to it
 _ANSWER_S = 5.0
+# PyTorch's idle threads spin for well over the longest wait within a call, then sleep: without end they hold the cores
+# that builders need, and under load a call of microseconds takes tens of milliseconds.
+_THREADS = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}
 
 
 class NurseryLost(Exception):
@@ -61,7 +64,7 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env={**_THREADS, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 start_new_session=True,
             )
         self.pid, self._answered = self._process.pid, False
