@@ -1,10 +1,11 @@
 """How few trials does each proposer need? Plays every proposer on every space whose times are all known.
 
-    python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl
+    python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl --time-limit 600
     python -m benchmarks.search_efficiency report --runs build/search_runs.jsonl
 
-`run` appends one line per run and skips runs that are there already, so it may be stopped and taken up. `report` writes
-benchmarks/results/search_efficiency.json, the plots beside it, and prints the table.
+`run` plays the study of search_plan.py, appends one line per run and skips runs that are there already, so it may be
+stopped and taken up. `report` writes benchmarks/results/search_efficiency.json and the plots beside it and prints the
+table.
 
 Score of a run: mean over its evaluations of (random's expectation - best so far) / (random's expectation - optimum), up
 to the evaluation where random search is expected to have covered 95 % of the way from median to optimum; 0 is random
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.search_peers import OWN, PEERS, peer
-from benchmarks.search_spaces import judged_space, space_names
+from benchmarks.search_peers import peer
+from benchmarks.search_plan import PARTS, Planned, planned
+from benchmarks.search_spaces import judged_space
 from evo.outcome import Measured, Rejected, Stage
 
 Array = npt.NDArray[Any]
@@ -42,7 +45,7 @@ SCORED_MOST = 200
 FINALISTS, RETIMED = 3, 20
 
 
-@lru_cache(maxsize=16)
+@cache
 def random_expectation(name: str, budget: int) -> tuple[Array, int]:
     """Expected best of n draws without replacement for n = 1, 2, ..., and the evaluation that ends the score.
 
@@ -135,29 +138,41 @@ def first_within(name: str, curve: Array, factor: float) -> int | None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Play what is asked for and not there yet, cheap proposers and low seeds first."""
+    """Play what is asked for and not there yet, what matters most first; each run is written as it ends."""
     path: Path = arguments.runs
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = {(r["space"], r["proposer"], r["seed"], r["noise"], r["budget"]) for r in read_runs(path)}
-    low, high = (int(s) for s in arguments.seeds.split(":"))
-    wanted = [
-        (space, proposer, seed, noise, arguments.budget)
-        for seed in range(low, high)
-        for noise in arguments.noise
-        for proposer in arguments.proposers
-        for space in arguments.spaces or space_names()
-    ]
-    missing = [w for w in wanted if (w[0], w[1], w[2], w[3], w[4]) not in done]
+    done = {Planned(r["space"], r["proposer"], r["seed"], r["noise"], r["budget"]) for r in read_runs(path)}
+    wanted = planned(arguments)
+    missing = [one for one in wanted if one not in done]
     print(f"{len(missing)} runs of {len(wanted)} to play", flush=True)
-    with ProcessPoolExecutor(arguments.jobs) as pool, path.open("a") as file:
-        futures = [
-            pool.submit(play, space, proposer, seed, budget, noise) for space, proposer, seed, noise, budget in missing
-        ]
-        for number, future in enumerate(as_completed(futures), 1):
-            file.write(json.dumps(future.result(), separators=(",", ":")) + "\n")
+    for name in {one.space for one in missing}:
+        random_expectation(name, 3000)  # before the pool forks, so that its processes share every space
+    with path.open("a") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # an earlier line was cut short
+        for number, found in enumerate(_played(missing, arguments.jobs, arguments.time_limit), 1):
+            file.write(json.dumps(found, separators=(",", ":")) + "\n")
             file.flush()
             if number % 100 == 0:
                 print(f"{number} of {len(missing)}", flush=True)
+
+
+def _played(missing: list[Planned], jobs: int, time_limit_s: float | None) -> Iterator[dict[str, Any]]:
+    """Runs in the order they end; none is begun that may outlast the time limit, judged by the longest so far."""
+    began, longest = time.monotonic(), 0.0
+    waiting = iter(missing)
+    started: dict[Future[dict[str, Any]], float] = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        while True:
+            late = time_limit_s is not None and time.monotonic() - began + longest > time_limit_s
+            while len(started) < jobs and not late and (one := next(waiting, None)) is not None:
+                future = pool.submit(play, one.space, one.proposer, one.seed, one.budget, one.noise)
+                started[future] = time.monotonic()
+            if not started:
+                return
+            for future in wait(started, return_when=FIRST_COMPLETED).done:
+                longest = max(longest, time.monotonic() - started.pop(future))
+                yield future.result()
 
 
 def read_runs(path: Path) -> Iterator[dict[str, Any]]:
@@ -299,10 +314,12 @@ def main() -> None:
     player = commands.add_parser("run", help="play searches")
     player.add_argument("--seeds", default="0:25", help="first:last+1")
     player.add_argument("--budget", type=int, default=400)
-    player.add_argument("--noise", type=float, nargs="+", default=[0.0], help="relative, e.g. 0 0.03 0.06")
-    player.add_argument("--proposers", nargs="+", default=[*OWN, *PEERS])
+    player.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="of the study, in order")
+    player.add_argument("--proposers", nargs="+", default=None, help="these instead of the study's parts")
+    player.add_argument("--noise", type=float, nargs="+", default=[0.0], help="with --proposers: relative, 0.03 0.06")
     player.add_argument("--spaces", nargs="+", default=None)
     player.add_argument("--jobs", type=int, default=os.cpu_count())
+    player.add_argument("--time-limit", type=float, default=None, help="seconds after which nothing is begun")
     reporter = commands.add_parser("report", help="summarise what was played")
     reporter.add_argument("--output", type=Path, default=RESULT)
     for command in (player, reporter):

@@ -44,8 +44,8 @@ def make_proposer(
     if name in OWN:
         from evo.search.evolution import EvoProposer
 
-        parts = {"bred": name != "evo-insight", "ranked": name != "evo-free"}
-        return EvoProposer(space, seed, budget=budget, seeds=seeds, **parts)
+        without = {"evo-insight": ("breeding",), "evo-free": ("speed",)}.get(name, ())
+        return EvoProposer(space, seed, budget=budget, seeds=seeds, without=without)
     if name in OPTUNA or name.startswith("optuna:"):
         from evo.search.optuna_adapter import OptunaProposer
 

@@ -5,10 +5,11 @@ Modes: `evo` has both; `evo-insight` ranks strangers instead of children; `evo-f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from evo.errors import InputError
 from evo.search.coordinates import Coordinates
 from evo.search.history import Indices
 from evo.search.insight import Insight
@@ -24,8 +25,11 @@ POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of 
 LEAST_RUN = 3  # of them must run before anything can be learned
 
 
+PARTS = ("speed", "validity", "breeding", "polish", "identity", "alignment")  # what an ablation may take away
+
+
 class EvoProposer(HistoryProposer):
-    """Evolution with insights; `bred` and `ranked` switch its two sources of guidance."""
+    """Evolution with insights; `without` names parts to leave out, to show what each is worth."""
 
     def __init__(
         self,
@@ -34,18 +38,25 @@ class EvoProposer(HistoryProposer):
         *,
         budget: int | None = None,
         seeds: Sequence[Configuration] = (),
-        bred: bool = True,
-        ranked: bool = True,
+        without: Collection[str] = (),
     ) -> None:
+        """without: any of PARTS. Without "speed" there is no model at all; without "breeding" it ranks strangers."""
         super().__init__(space, seed, budget=budget, seeds=seeds)
+        unknown = sorted(set(without) - set(PARTS))
+        if unknown:
+            raise InputError(f"proposer: unknown part {unknown[0]!r}, expected {', '.join(PARTS)}")
         self.steps = Steps(space.knobs)
         if space.has_default and space.default.indices not in self.waiting:
             self.waiting.insert(0, space.default.indices)
             self.operators[space.default.indices] = "default"
-        coordinates = Coordinates(space)
+        coordinates = Coordinates(space, identity="identity" not in without, alignment="alignment" not in without)
         self.insight = None
-        if ranked and not coordinates.constant:
-            self.insight = Insight(coordinates, Pool(space, self.steps), bred)
+        self.polished = "polish" not in without
+        if "speed" not in without and not coordinates.constant:
+            pool = Pool(space, self.steps)
+            self.insight = Insight(
+                coordinates, pool, bred="breeding" not in without, validity="validity" not in without
+            )
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""
@@ -61,7 +72,7 @@ class EvoProposer(HistoryProposer):
         if self.insight is None:
             return self._children(n)
         left = None if self.budget is None else self.budget - len(history.trials) - len(history.in_flight)
-        polish = left is not None and left <= POLISHED * (self.budget or 0)
+        polish = self.polished and left is not None and left <= POLISHED * (self.budget or 0)
         ranked = self.insight.propose(self.rng, history, n, polish)
         self.operators.update(ranked)
         return [indices for indices, _ in ranked]

@@ -29,11 +29,12 @@ LEAST_VALID = 0.02  # nothing is ever ruled out
 class Insight:
     """The surrogate of one search: refreshed from its history, asked for the best of its pool."""
 
-    def __init__(self, coordinates: Coordinates, pool: Pool, bred: bool = True) -> None:
-        """bred: whether candidates are bred from elites, or strangers only."""
+    def __init__(self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True) -> None:
+        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen."""
         self.coordinates = coordinates
         self.pool = pool
         self.bred = bred
+        self.validity = validity
         self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
         self.threads = ThreadpoolController()
         self.trained: list[int] = []  # places in the history that the model is conditioned on
@@ -139,7 +140,7 @@ class Insight:
         least = targets.min()
         ran = np.isfinite(times[self.trained])
         valid: Array | float = 1.0
-        if not ran.all():
+        if self.validity and not ran.all():
             share = float(ran.mean())
             valid = np.clip(self.model.mean(ran - share) + share, LEAST_VALID, 1.0)
 

@@ -91,29 +91,44 @@ class OptunaProposer(HistoryProposer):
             )
 
     def _suggest(self) -> Indices | None:
-        indices: Indices = ()
-        for attempt in range(RESAMPLED_MOST):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    trial = self.study.ask(self.distributions)
-                except ImportError as error:
-                    raise _not_installed(self.name, error.name or "a package it needs") from None
-            indices = self._indices(trial.params)
-            admissible = self.space.at(indices) in self.space
-            if admissible and not self.history.is_taken(indices):
-                self.asked[indices] = (trial, False)
-                return indices
-            if attempt < RESAMPLED_MOST - 1 and self.name not in GENERATIONS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                trial, indices, free = self._of_generation() if self.name in GENERATIONS else self._of_model()
+            except ImportError as error:
+                raise _not_installed(self.name, error.name or "a package it needs") from None
+        if not free:
+            nearest = self.history.nearest_untaken(indices)
+            if nearest is None:
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-                continue
-            break
-        nearest = self.history.nearest_untaken(indices)
-        if nearest is None:
-            self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-            return None
-        self.asked[nearest] = (trial, self.name not in GENERATIONS)
-        return nearest
+                return None
+            indices = nearest
+        # What a generation counts must be a trial of its own; a model learns as well from one that is added.
+        self.asked[indices] = (trial, self.name not in GENERATIONS)
+        return indices
+
+    def _of_generation(self) -> tuple[Any, Indices, bool]:
+        trial = self.study.ask(self.distributions)
+        indices = self._indices(trial.params)
+        return trial, indices, self._is_free(indices)
+
+    def _of_model(self) -> tuple[Any, Indices, bool]:
+        """Draw from the model until something free comes; one trial of the study stands for all these draws."""
+        trial = self.study.ask()
+        running = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))[-1]
+        indices: Indices = ()
+        for _ in range(RESAMPLED_MOST):
+            drawn = self.sampler.sample_relative(self.study, running, self.distributions)
+            for name, distribution in self.distributions.items():
+                if name not in drawn:
+                    drawn[name] = self.sampler.sample_independent(self.study, running, name, distribution)
+            indices = self._indices(drawn)
+            if self._is_free(indices):
+                return trial, indices, True
+        return trial, indices, False
+
+    def _is_free(self, indices: Indices) -> bool:
+        return self.space.at(indices) in self.space and not self.history.is_taken(indices)
 
     def _distributions(self) -> dict[str, Any]:
         kinds = self.optuna.distributions

@@ -41,13 +41,21 @@ def test_noise_is_told_and_the_finalists_are_timed_again() -> None:
 def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
     runs = tmp_path / "runs.jsonl"
     arguments = argparse.Namespace(
-        runs=runs, seeds="0:2", noise=[0.0], proposers=["random", "genetic"], spaces=[SPACE], budget=25, jobs=1
+        runs=runs,
+        seeds="0:2",
+        noise=[0.0],
+        proposers=["random", "genetic"],
+        parts=["main"],
+        spaces=[SPACE],
+        budget=25,
+        jobs=1,
+        time_limit=None,
     )
     judge.run(arguments)
     first = runs.read_text()
     runs.write_text(first + '{"cut')
     judge.run(arguments)
-    assert runs.read_text() == first + '{"cut'
+    assert runs.read_text() == first + '{"cut\n'
     judge.report(argparse.Namespace(runs=runs, output=tmp_path / "out" / "efficiency.json"))
     summary = json.loads((tmp_path / "out" / "efficiency.json").read_text())
     assert {r["proposer"] for r in summary["rows"]} == {"random", "genetic"}

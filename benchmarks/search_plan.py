@@ -1,0 +1,49 @@
+"""Which runs make the study of search efficiency, in the order of what would be missed most.
+
+Seeds go round and round: a study that is cut short has fewer seeds of its last part, not fewer spaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import NamedTuple
+
+from benchmarks.search_peers import ABLATIONS, kernel_tuner_peers
+from benchmarks.search_spaces import space_names
+
+MAIN = ("evo", "tpe", "genetic", "random")
+OTHERS = ("differential", "nsgaii", "cmaes", "tpe-ordered")
+PARTS: dict[str, tuple[tuple[str, ...], tuple[float, ...], int]] = {  # proposers, noise, largest budget
+    "main": (MAIN, (0.0,), 400),
+    "noise": (MAIN, (0.03, 0.06), 200),
+    "ablations": (tuple(ABLATIONS), (0.0,), 400),
+    "peers": (OTHERS, (0.0,), 200),
+    "kernel_tuner": (kernel_tuner_peers(), (0.0,), 400),
+}
+
+
+class Planned(NamedTuple):
+    """One run to play."""
+
+    space: str
+    proposer: str
+    seed: int
+    noise: float
+    budget: int
+
+
+def planned(arguments: argparse.Namespace) -> list[Planned]:
+    """Every run that is asked for, the most important first."""
+    low, high = (int(s) for s in arguments.seeds.split(":"))
+    spaces = arguments.spaces or space_names()
+    parts = [PARTS[name] for name in arguments.parts]
+    if arguments.proposers:
+        parts = [(tuple(arguments.proposers), tuple(arguments.noise), arguments.budget)]
+    return [
+        Planned(space, proposer, seed, noise, min(most, arguments.budget))
+        for proposers, noises, most in parts
+        for seed in range(low, high)
+        for noise in noises
+        for proposer in proposers
+        for space in spaces
+    ]
