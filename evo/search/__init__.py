@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.expression import nearest_name
-from evo.search.proposer import Proposer
+from evo.search.proposer import Descent, Proposer
 from evo.space import Configuration, SearchSpace
 
 if TYPE_CHECKING:
     from evo.search.optuna_sampler import EvoSampler
 
-__all__ = ["EvoSampler", "Proposer", "make_proposer", "proposer_names"]
+__all__ = ["Descent", "EvoSampler", "Proposer", "make_proposer", "proposer_names"]
 
 OWN = ("evo", "evo-insight", "evo-free", "random")
 OPTUNA = ("tpe", "tpe-ordered", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc")  # short names; others as optuna:NAME

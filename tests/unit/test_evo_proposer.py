@@ -88,10 +88,15 @@ def test_the_declared_default_and_then_the_seeds_come_first() -> None:
 
 def test_every_proposal_names_its_operator() -> None:
     proposer = make_proposer("evo", space(), 0, budget=40)
-    origins = set()
+    origins: set[str] = set()
+    told = set()
     for _ in range(40):
         (configuration,) = proposer.ask(1)
-        origins.add(proposer.origin(configuration))  # type: ignore[attr-defined]
+        descent = proposer.origin(configuration)  # type: ignore[attr-defined]
+        origins.add(descent.operator)
+        assert all(parent in told for parent in descent.parents)
+        assert bool(descent.parents) == (descent.operator in ("child", "neighbour", "polish"))
+        told.add(configuration.indices)
         proposer.tell(configuration, outcome(configuration))
     assert "" not in origins
     assert {"stranger", "neighbour", "polish"} <= origins
@@ -184,11 +189,14 @@ def test_derived_values_are_coordinates_too() -> None:
 def test_children_differ_little_from_their_parents() -> None:
     where = space()
     parents = where.rows[[10, 4000]]
-    children = breed_rows(np.random.default_rng(0), Steps(where.knobs), parents, 400)
+    children, places = breed_rows(np.random.default_rng(0), Steps(where.knobs), parents, 400)
     assert (children >= 0).all()
     assert (children < np.array(where.cardinalities)).all()
     nearest = np.minimum(*((children != p).sum(axis=1) for p in parents))
     assert np.median(nearest) <= 2
+    assert places.shape == (400, 2)
+    alone = places[:, 0] == places[:, 1]  # of one parent: one to three knobs moved
+    assert ((children != parents[places[:, 0]]).sum(axis=1)[alone] <= 3).all()
 
 
 def test_the_pool_holds_admissible_untried_candidates_once() -> None:
@@ -199,7 +207,7 @@ def test_the_pool_holds_admissible_untried_candidates_once() -> None:
     pool = Pool(where, Steps(where.knobs))
     pool.refill(np.random.default_rng(0), history)
     rows = [tuple(r) for r in pool.rows.tolist()]
-    assert len(set(rows)) == len(rows) == len(pool.operators) > 1500
+    assert len(set(rows)) == len(rows) == len(pool.descents) > 1500
     assert where.admissible(pool.rows).all()
     assert not any(history.is_taken(r) for r in rows)
-    assert {"neighbour", "child", "stranger"} == set(pool.operators)
+    assert {"neighbour", "child", "stranger"} == {d.operator for d in pool.descents}
