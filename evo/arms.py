@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+
+from evo.record import Record
 
 CONTROL = "control"
 GIVEN = ("default", "seed")  # neither arm's doing
 FEWEST = 5  # random trials below which nothing can be said
 DRAWS = 2000
 SURE = 0.95
-
-
-class TrialLike(Protocol):
-    """What is needed of a trial, in the order recorded."""
-
-    @property
-    def operator(self) -> str: ...
-    @property
-    def time_us(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +57,19 @@ class Arms:
         return {**asdict(self), "verdict": self.verdict, "sentence": self.sentence}
 
 
-def compare_arms(trials: Sequence[TrialLike], seed: int = 0) -> Arms | None:
-    """Compare the arms of a campaign, its trials in the order recorded; None where it had no control arm.
+def arms_of(record: Record, campaign_id: int) -> Arms | None:
+    """What evolution gained in a recorded campaign; None where it had no control arm."""
+    trials = record.trials(campaign_id, details=False)
+    return compare_arms([(trial.origin.operator, trial.time_us) for trial in trials])
 
-    A rejected trial (time None) is a trial spent that found nothing.
+
+def compare_arms(trials: Sequence[tuple[str, float | None]], seed: int = 0) -> Arms | None:
+    """Compare the arms, given operator and time in microseconds of every trial in the order proposed.
+
+    A rejected trial (time None) is a trial spent that found nothing. None where nothing came of a control arm.
     """
-    random = _times([t for t in trials if t.operator == CONTROL])
-    evolved = _times([t for t in trials if t.operator != CONTROL and t.operator not in GIVEN])
+    random = _times([time_us for operator, time_us in trials if operator == CONTROL])
+    evolved = _times([time_us for operator, time_us in trials if operator not in (CONTROL, *GIVEN)])
     if not len(random):
         return None
     count = len(random)
@@ -83,8 +82,8 @@ def compare_arms(trials: Sequence[TrialLike], seed: int = 0) -> Arms | None:
     return Arms(count, len(evolved), _best(random), _best(evolved[:count]), _best(evolved), share)
 
 
-def _times(trials: Sequence[TrialLike]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([np.inf if t.time_us is None else t.time_us for t in trials])
+def _times(times_us: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([np.inf if time_us is None else time_us for time_us in times_us])
 
 
 def _best(times: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:

@@ -102,6 +102,13 @@ def search(
     recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting one here.")] = "",
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many evaluations that promise no gain above the noise.")
+    ] = None,
+    control: Annotated[str, typer.Option(help="random: a share of the trials is random, to compare with.")] = "",
+    control_share: Annotated[
+        float | None, typer.Option(help="Share of the trials for --control.", show_default="0.2")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
     ] = False,
@@ -133,6 +140,8 @@ def search(
         raise InputError(f"--budget {budget}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
+    if patience is not None and patience < 1:
+        raise InputError(f"--patience {patience}: expected at least 1")
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
     for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
@@ -160,6 +169,8 @@ def search(
         build_timeout_s=build_timeout,
         run_timeout_s=run_timeout,
         own_budget=budget is None,
+        patience=patience,
+        control_share=_parse_control(control, control_share),
     )
     if not resume:
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
@@ -172,6 +183,17 @@ def search(
         present.print_search(result)
     if result.progress.valid == 0:
         sys.exit(NOTHING_VALID)
+
+
+def _parse_control(control: str, share: float | None) -> float | None:
+    """The share of the trials that random search proposes; None without a control arm. Raises: InputError."""
+    if control not in ("", "random"):
+        raise InputError(f"--control {control}: expected random")
+    if share is not None and not control:
+        raise InputError(f"--control-share {share:g}: expected --control random with it")
+    if share is not None and not 0 < share < 1:
+        raise InputError(f"--control-share {share:g}: expected more than 0 and less than 1")
+    return (0.2 if share is None else share) if control else None
 
 
 def _offer_resume(request: SearchRequest, *, ask: bool) -> SearchRequest:

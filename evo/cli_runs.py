@@ -50,21 +50,26 @@ def runs_show(
     limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a campaign's trials, the fastest first.
+    """Show how a campaign ended and its trials, the fastest first; with a random control arm, what evolution gained.
 
     Example: evo runs show 3 --limit 10
     """
     from evo import present
+    from evo.arms import arms_of
     from evo.record import open_record
 
     _check_limit(limit)
     with open_record(db, create=False) as record:
-        record.campaign(campaign)
+        found = record.campaign(campaign)
         rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
+        arms = arms_of(record, campaign) if found.control_share else None
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
-    else:
-        present.print_rows(rows, empty="No trials yet")
+        return
+    print(f"Campaign {campaign} {found.state}{': ' if found.end_reason else ''}{found.end_reason}")
+    if arms is not None:
+        print(arms.sentence)
+    present.print_rows(rows, empty="No trials yet", hide=("parents",))
 
 
 def _check_limit(limit: int) -> None:

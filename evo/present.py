@@ -191,6 +191,8 @@ def trial_row(trial: RecordedTrial) -> dict[str, Any]:
         "time_us": trial.time_us,
         "ratio": trial.ratio,
         "outcome": f"{trial.stage}: {trial.reason}" if trial.stage else "valid",
+        "operator": trial.origin.operator,
+        "parents": list(trial.origin.parents),
         "configuration": dict(trial.configuration),
         "variant": trial.variant_key[:12],
     }
@@ -245,6 +247,7 @@ def search_document(result: SearchResult) -> dict[str, Any]:
         "finalists": [asdict(verdict) for verdict in result.crowning.verdicts] if result.crowning else [],
         "reigning": list(result.crowning.reigning) if result.crowning else [],
         "baselines_us": {n: asdict(t) for n, t in result.crowning.baselines_us.items()} if result.crowning else {},
+        "arms": result.arms.document() if result.arms else None,
     }
 
 
@@ -258,6 +261,8 @@ def print_search(result: SearchResult) -> None:
     if progress.valid == 0:
         print("Nothing valid was found.")
         return
+    if result.arms is not None:
+        print(result.arms.sentence)
     print_crowning(result)
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evo.arms import Arms, compare_arms
+from evo.arms import Arms, arms_of
 from evo.base import Base, find_base
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError, WorkersLost
@@ -284,7 +284,7 @@ def search_with(
             check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
             prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
-        result.arms = compare_arms(record.points(campaign_id))
+        result.arms = arms_of(record, campaign_id)
         _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
     except KeyboardInterrupt:
         result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"

@@ -36,7 +36,8 @@ def list_campaigns(
 
 @router.get("/campaigns/{campaign_id}", summary="One campaign")
 def get_campaign(request: Request, campaign_id: int) -> JSONResponse:
-    """The campaign's facts, rejections by stage and reason, and its fastest trials."""
+    """The campaign's facts, rejections by stage and reason, its fastest trials, the ancestry of the best, and what
+    evolution gained over the random control arm, where it had one."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     facts = views.campaign_facts(record, campaign)
@@ -45,6 +46,13 @@ def get_campaign(request: Request, campaign_id: int) -> JSONResponse:
         for row in views.failure_rows(record, campaign)
     ]
     facts["fastest"] = [views.plain(trial) for trial in views.fastest(record, campaign)]
+    arms = views.arms_facts(record, campaign)
+    facts["arms"] = arms.document() if arms is not None else None
+    facts["lineage"] = [
+        {"id": step["trial"].id, "number": step["trial"].number, "operator": step["trial"].origin.operator}
+        | {"time_us": step["trial"].time_us, "parents": step["parents"], "changed": step["changed"]}
+        for step in views.lineage_steps(record, campaign)
+    ]
     return JSONResponse(facts)
 
 

@@ -77,6 +77,9 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
         "Proposer": f"{cell(campaign.proposer)}, seed {campaign.seed}",
         "Device": f"{cell(campaign.environment.device)} ({cell(campaign.arch)}, {cell(campaign.dtype)})",
     }
+    arms = views.arms_facts(record, campaign)
+    if arms is not None:
+        facts["Evolution or chance"] = arms.sentence
     curve = sparkline(analysis.best_so_far(points)[0], analysis.best_so_far(points)[1], campaign.evaluated)
     if curve:
         facts["Best so far"] = f"`{curve}` over {words.count(campaign.evaluated)} evaluations"

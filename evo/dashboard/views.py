@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from evo.arms import Arms, arms_of
 from evo.dashboard import analysis, words
 from evo.record import Campaign, Elite, Point, Record, RecordedTrial
 
@@ -202,10 +203,18 @@ def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
         "failures": failure_rows(record, campaign),
         "fastest": fastest(record, campaign),
         "lineage": lineage_steps(record, campaign),
+        "arms": arms_facts(record, campaign),
         "events": record.events(campaign.id)[-30:],
         "promotions": promotions,
         "knobs": campaign.space.get("knobs", []),
     }
+
+
+def arms_facts(record: Record, campaign: Campaign) -> Arms | None:
+    """What evolution gained over the campaign's random arm; None where it had none."""
+    if not campaign.control_share:
+        return None
+    return remember(record, ("arms", campaign.id, campaign.evaluated), lambda: arms_of(record, campaign.id))
 
 
 def fastest(record: Record, campaign: Campaign) -> list[RecordedTrial]:
