@@ -66,7 +66,7 @@ class Insight:
             self._gather(rng, history)
             known = {indices for indices, _ in chosen}
             chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
-        if self.bred:
+        if self.bred and not polish:
             for indices, _ in chosen:  # where one is promising, those beside it are looked at next
                 self._look_around(history, indices)
         return chosen
@@ -144,7 +144,7 @@ class Insight:
         return chosen
 
     def _targets(self, times_us: Array) -> Array:
-        return np.asarray(targets_of(times_us)[self.trained])
+        return targets_of(times_us[self.trained])
 
     def _polish(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
         """Untried configurations that differ from the best in one knob, by what the model expects of them."""
@@ -159,13 +159,15 @@ class Insight:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
         times = history.times_us
         targets = self._targets(times)
-        mean = self.model.mean(targets)
         least = targets.min()
         ran = np.isfinite(times[self.trained])
         valid: Array | float = 1.0
         if self.validity and not ran.all():
             share = float(ran.mean())
-            valid = np.clip(self.model.mean(ran - share) + share, LEAST_VALID, 1.0)
+            mean, valid = self.model.mean(np.stack([targets, ran - share], axis=1))
+            valid = np.clip(valid + share, LEAST_VALID, 1.0)
+        else:
+            mean = self.model.mean(targets)
 
         def value(deviation: Array) -> Array:
             return np.asarray(expected_improvement(mean, deviation, least) * valid)
@@ -193,7 +195,7 @@ def targets_of(times_us: Array) -> Array:
         ranks = np.empty(count)
         ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
         scores = ndtri((ranks + 0.5) / count)
-        targets[ran], targets[~ran] = scores, np.quantile(scores, FAILURE_STANDS)
+        targets[ran], targets[~ran] = scores, ndtri(FAILURE_STANDS)
     return _standard(targets)
 
 

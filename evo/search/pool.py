@@ -31,10 +31,11 @@ class Pool:
         self.rows: Array = np.zeros((0, len(space.knobs)), np.int64)
         self.descents: list[Descent] = []
         self._members: set[Indices] = set()
+        self._centres: set[Indices] = set()  # whose neighbours were admitted
 
     def refill(self, rng: np.random.Generator, history: History, bred: bool = True) -> None:
         """Gather anew what is worth ranking; with `bred` False only strangers are."""
-        self.rows, self.descents, self._members = self.rows[:0], [], set()
+        self.rows, self.descents, self._members, self._centres = self.rows[:0], [], set(), set()
         if bred:
             for trial in history.best(CENTRES):
                 self.add_neighbours(history, trial.indices)
@@ -48,7 +49,10 @@ class Pool:
         self.add(history, strangers, [STRANGER] * len(strangers))
 
     def add_neighbours(self, history: History, indices: Indices) -> Array:
-        """Admit the untried neighbours of a configuration; returns the rows that are new."""
+        """Admit the untried neighbours of a configuration, once; returns the rows that are new."""
+        if indices in self._centres:
+            return self.rows[:0]
+        self._centres.add(indices)
         rows = self.space.neighbour_rows(indices, "any")
         return self.add(history, rows, [Descent("neighbour", (indices,))] * len(rows))
 
