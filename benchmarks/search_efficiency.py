@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import kernel_tuner_peers
 from benchmarks.search_peers import peer
 from benchmarks.search_plan import PARTS, Planned, planned
 from benchmarks.search_spaces import judged_space
@@ -75,22 +76,26 @@ def play(name: str, proposer_name: str, seed: int, budget: int, noise: float) ->
     """One search: the true time after each evaluation of what would be promoted then, and what it cost."""
     judged = judged_space(name)
     rng = np.random.default_rng([seed, 7])
-    began = time.process_time()
-    proposer = peer(proposer_name, judged.space, seed, budget)
     true: list[float] = []
     told: list[float] = []
-    while len(true) < budget:
-        asked = proposer.ask(1)
-        if not asked:
-            break
-        (configuration,) = asked
-        row = int(judged.space.row_numbers(np.array([configuration.indices]))[0])
-        exact = float(judged.times_us[row])
-        disturbed = exact * float(np.exp(noise * rng.standard_normal())) if noise else exact
+
+    def look(indices: tuple[int, ...]) -> float:
+        """Evaluate: the time that is told, nan for a failure."""
+        exact = float(judged.times_us[int(judged.space.row_numbers(np.array([indices]))[0])])
         true.append(exact)
-        told.append(disturbed)
-        ran = np.isfinite(exact)
-        proposer.tell(configuration, Measured((disturbed,)) if ran else Rejected(Stage.BUILD, "recorded_failure"))
+        told.append(exact * float(np.exp(noise * rng.standard_normal())) if noise else exact)
+        return told[-1]
+
+    began = time.process_time()
+    if proposer_name.startswith(kernel_tuner_peers.PREFIX):
+        strategy = proposer_name.removeprefix(kernel_tuner_peers.PREFIX)
+        kernel_tuner_peers.search(strategy, judged.space, seed, budget, look)
+    else:
+        proposer = peer(proposer_name, judged.space, seed, budget)
+        while len(true) < budget and (asked := proposer.ask(1)):
+            time_us = look(asked[0].indices)
+            failed = Rejected(Stage.BUILD, "recorded_failure")
+            proposer.tell(asked[0], Measured((time_us,)) if np.isfinite(time_us) else failed)
     cpu_s = time.process_time() - began
     curve = promoted(np.array(true), np.array(told), noise, rng)
     return {

@@ -89,7 +89,3 @@ class DifferentialPeer(HistoryProposer):
             self.members[place] = (indices, time)
         elif place is None and len(self.members) < POPULATION:
             self.members.append((indices, time))
-
-
-def kernel_tuner_peers() -> tuple[str, ...]:
-    return ()

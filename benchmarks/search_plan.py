@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from typing import NamedTuple
 
-from benchmarks.search_peers import ABLATIONS, kernel_tuner_peers
-from benchmarks.search_spaces import space_names
+from benchmarks.kernel_tuner_peers import LARGEST, PREFIX, kernel_tuner_peers
+from benchmarks.search_peers import ABLATIONS
+from benchmarks.search_spaces import judged_space, space_names
 
 MAIN = ("evo", "tpe", "genetic", "random")
 OTHERS = ("differential", "nsgaii", "cmaes", "tpe-ordered")
@@ -46,4 +47,5 @@ def planned(arguments: argparse.Namespace) -> list[Planned]:
         for noise in noises
         for proposer in proposers
         for space in spaces
+        if not proposer.startswith(PREFIX) or judged_space(space).space.size <= LARGEST
     ]

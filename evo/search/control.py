@@ -1,4 +1,4 @@
-"""The control arm: a set share of a search's proposals are drawn at random, so that it can be said what breeding gained."""
+"""The control arm: a set share of a search's proposals is random, so that it can be said what breeding gained."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from evo.space import SearchSpace
 Array = npt.NDArray[Any]
 
 WHOLE_MOST = 3000  # rows; a smaller space is its own pool
-STRANGERS = 1200  # drawn at random
-CHILDREN = 1200  # bred from the elites, before what is inadmissible or known falls out
+STRANGERS = 700  # drawn at random
+CHILDREN = 700  # bred from the elites, before what is inadmissible or known falls out
 PARENTS = 12
 CENTRES = 5  # elites whose every neighbour is a candidate
 

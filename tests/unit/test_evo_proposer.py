@@ -207,7 +207,7 @@ def test_the_pool_holds_admissible_untried_candidates_once() -> None:
     pool = Pool(where, Steps(where.knobs))
     pool.refill(np.random.default_rng(0), history)
     rows = [tuple(r) for r in pool.rows.tolist()]
-    assert len(set(rows)) == len(rows) == len(pool.descents) > 1500
+    assert len(set(rows)) == len(rows) == len(pool.descents) > 800
     assert where.admissible(pool.rows).all()
     assert not any(history.is_taken(r) for r in rows)
     assert {"neighbour", "child", "stranger"} == {d.operator for d in pool.descents}
