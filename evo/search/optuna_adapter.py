@@ -173,6 +173,8 @@ def make_sampler(name: str, seed: int) -> Any:
     options: dict[str, Any] = {"seed": seed}
     if plain == "tpe":
         options |= {"multivariate": True, "constant_liar": True}
+    if plain == "qmc":
+        options["scramble"] = True  # else every seed walks the same points
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna marks several options as experimental
         try:
