@@ -40,6 +40,7 @@ from evo.outcome import Measured, Rejected, Stage
 
 Array = npt.NDArray[Any]
 RESULT = Path("benchmarks/results/search_efficiency.json")
+RUNS = Path("build/search_runs.jsonl")
 CHECKPOINTS = (25, 50, 100, 200, 400)
 COVERED = 0.95
 SCORED_MOST = 200
@@ -177,6 +178,9 @@ def _played(missing: list[Planned], jobs: int, time_limit_s: float | None) -> It
                 return
             for future in wait(started, return_when=FIRST_COMPLETED).done:
                 longest = max(longest, time.monotonic() - started.pop(future))
+                if future.exception() is not None:
+                    print(f"a run failed: {future.exception()!r}", flush=True)
+                    continue
                 yield future.result()
 
 
@@ -218,7 +222,7 @@ def _median_or_none(counts: list[int | None]) -> float | None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the summary and the plots from the runs played."""
-    runs = list(read_runs(arguments.runs))
+    runs = [one for path in arguments.runs for one in read_runs(path)]
     cells: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
     for one in runs:
         cells.setdefault((one["noise"], one["proposer"], one["space"]), []).append(one)
@@ -327,8 +331,8 @@ def main() -> None:
     player.add_argument("--time-limit", type=float, default=None, help="seconds after which nothing is begun")
     reporter = commands.add_parser("report", help="summarise what was played")
     reporter.add_argument("--output", type=Path, default=RESULT)
-    for command in (player, reporter):
-        command.add_argument("--runs", type=Path, default=Path("build/search_runs.jsonl"))
+    player.add_argument("--runs", type=Path, default=RUNS)
+    reporter.add_argument("--runs", type=Path, nargs="+", default=[RUNS])
     arguments = parser.parse_args()
     (run if arguments.command == "run" else report)(arguments)
 

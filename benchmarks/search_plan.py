@@ -6,11 +6,14 @@ Seeds go round and round: a study that is cut short has fewer seeds of its last 
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from typing import NamedTuple
 
 from benchmarks.kernel_tuner_peers import LARGEST, PREFIX, kernel_tuner_peers
-from benchmarks.search_peers import ABLATIONS
+from benchmarks.search_peers import ABLATIONS, peer
 from benchmarks.search_spaces import judged_space, space_names
+from evo.errors import InputError
+from evo.space import Knob, SearchSpace
 
 MAIN = ("evo", "tpe", "genetic", "random")
 OTHERS = ("differential", "nsgaii", "cmaes", "tpe-ordered")
@@ -34,7 +37,7 @@ class Planned(NamedTuple):
 
 
 def planned(arguments: argparse.Namespace) -> list[Planned]:
-    """Every run that is asked for, the most important first."""
+    """Every run that is asked for and can be played here, the most important first."""
     low, high = (int(s) for s in arguments.seeds.split(":"))
     spaces = arguments.spaces or space_names()
     parts = [PARTS[name] for name in arguments.parts]
@@ -46,6 +49,19 @@ def planned(arguments: argparse.Namespace) -> list[Planned]:
         for seed in range(low, high)
         for noise in noises
         for proposer in proposers
+        if _installed(proposer)
         for space in spaces
         if not proposer.startswith(PREFIX) or judged_space(space).space.size <= LARGEST
     ]
+
+
+@cache
+def _installed(proposer: str) -> bool:
+    if proposer.startswith(PREFIX):
+        return proposer in kernel_tuner_peers()
+    try:
+        peer(proposer, SearchSpace([Knob("k", (1, 2))]), 0, 1)
+    except InputError as error:
+        print(f"left out: {error}", flush=True)
+        return False
+    return True

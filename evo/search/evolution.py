@@ -25,7 +25,15 @@ POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of 
 LEAST_RUN = 3  # of them must run before anything can be learned
 
 
-PARTS = ("speed", "validity", "breeding", "polish", "identity", "alignment")  # what an ablation may take away
+PARTS = (
+    "speed",
+    "validity",
+    "density",
+    "breeding",
+    "polish",
+    "identity",
+    "alignment",
+)  # what an ablation may take away
 
 
 class EvoProposer(HistoryProposer):

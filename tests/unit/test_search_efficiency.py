@@ -56,7 +56,7 @@ def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
     runs.write_text(first + '{"cut')
     judge.run(arguments)
     assert runs.read_text() == first + '{"cut\n'
-    judge.report(argparse.Namespace(runs=runs, output=tmp_path / "out" / "efficiency.json"))
+    judge.report(argparse.Namespace(runs=[runs], output=tmp_path / "out" / "efficiency.json"))
     summary = json.loads((tmp_path / "out" / "efficiency.json").read_text())
     assert {r["proposer"] for r in summary["rows"]} == {"random", "genetic"}
     assert sum("|" in line for line in judge.table(summary)) == 4
