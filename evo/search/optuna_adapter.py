@@ -14,7 +14,7 @@ from evo.search.history import Indices
 from evo.search.proposer import HistoryProposer
 from evo.space import Configuration, SearchSpace
 
-RESAMPLED_MOST = 6  # suggestions thrown away for one proposal before the last of them is repaired
+RESAMPLED_MOST = 3  # suggestions drawn for one proposal before the last of them is repaired
 NUMERIC = {"cmaes", "gp", "qmc", "tpe-ordered"}  # models of numbers; the others see each knob as a set of choices
 GENERATIONS = {"cmaes", "nsgaii", "nsgaiii"}  # a generation is complete only when each of its own trials is told
 PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
