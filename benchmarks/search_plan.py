@@ -16,12 +16,13 @@ from evo.errors import InputError
 from evo.space import Knob, SearchSpace
 
 MAIN = ("evo", "tpe", "genetic", "random")
-OTHERS = ("differential", "nsgaii", "cmaes", "tpe-ordered")
+OTHERS = ("differential", "nsgaii", "cmaes")
 PARTS: dict[str, tuple[tuple[str, ...], tuple[float, ...], int]] = {  # proposers, noise, largest budget
     "main": (MAIN, (0.0,), 400),
+    "ablations": (tuple(ABLATIONS), (0.0,), 200),
     "noise": (MAIN, (0.03, 0.06), 200),
-    "ablations": (tuple(ABLATIONS), (0.0,), 400),
     "peers": (OTHERS, (0.0,), 200),
+    "ordered": (("tpe-ordered",), (0.0,), 200),
     "kernel_tuner": (kernel_tuner_peers(), (0.0,), 400),
 }
 

@@ -42,7 +42,7 @@ class OptunaProposer(HistoryProposer):
         self.sampler = make_sampler(name, seed)
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # cmaes warns of every knob that is a choice, every time
         self.optuna = optuna
         self.study = optuna.create_study(sampler=self.sampler, direction="minimize")
         self.orders = [k.coordinates.argsort(kind="stable").tolist() for k in space.knobs]
