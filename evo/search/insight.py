@@ -27,6 +27,7 @@ GROWTH = 1.2  # the length scales are learned anew whenever there are so many ti
 TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
+EVERY = 2  # so many proposals, one goes by the second opinion
 DRAWN = 100  # candidates of which the second opinion takes the best
 LEAST_VALID = 0.02  # nothing is ever ruled out
 
@@ -135,7 +136,7 @@ class Insight:
         """The best of the pool by the two opinions in turn, each mindful of what is in flight and chosen before."""
         if not len(self.pool.rows):
             return []
-        turns = (np.arange(count) + len(history.trials) + len(history.in_flight)) % 2 == 0
+        turns = (np.arange(count) + len(history.trials) + len(history.in_flight)) % EVERY == 0
         chosen: list[int] = []
         if self.dense:
             chosen += self._dense(rng, history, int(turns.sum()))
