@@ -62,9 +62,8 @@ class EvoProposer(HistoryProposer):
         self.polished = "polish" not in without
         if "speed" not in without and not coordinates.constant:
             pool = Pool(space, self.steps)
-            self.insight = Insight(
-                coordinates, pool, bred="breeding" not in without, validity="validity" not in without
-            )
+            bred, validity, dense = (part not in without for part in ("breeding", "validity", "density"))
+            self.insight = Insight(coordinates, pool, bred=bred, validity=validity, dense=dense)
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""
