@@ -21,7 +21,7 @@ import multiprocessing
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import cache
 from pathlib import Path
@@ -236,33 +236,21 @@ def report(arguments: argparse.Namespace) -> None:
         "covered": COVERED,
         "scored_most": SCORED_MOST,
         "spaces": _describe(sorted({r["space"] for r in runs})),
-        "means": _means(rows),
         "rows": rows,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
-    for line in table(summary):
-        print(line)
     from benchmarks.search_plots import draw
+    from benchmarks.search_tables import peers
+
+    print(peers(summary))
 
     draw([r for r in runs if r["noise"] == 0], arguments.output.parent)
 
 
-def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each proposer over all spaces of a kind, every space weighing the same."""
-    found = []
-    for noise, proposer in sorted({(r["noise"], r["proposer"]) for r in rows}):
-        of_proposer = [r for r in rows if (r["noise"], r["proposer"]) == (noise, proposer)]
-        for kind in ("measured", "made up", "all"):
-            chosen = [
-                r for r in of_proposer if kind == "all" or r["space"].startswith("made-up") == (kind == "made up")
-            ]
-            if chosen:
-                found.append({"noise": noise, "proposer": proposer, "kind": kind, **_mean_of(chosen)})
-    return found
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one proposer over several spaces, every space weighing the same."""
 
-
-def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def mean(pick: Any) -> float:
         return round(float(np.mean([pick(r) for r in rows])), 4)
 
@@ -281,19 +269,6 @@ def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "within_5_at_200": mean(lambda r: r["within_5_at_200"]),
         "cpu_s": mean(lambda r: r["cpu_s"]),
     }
-
-
-def table(summary: dict[str, Any], kind: str = "all", noise: float = 0.0) -> Iterable[str]:
-    """The Markdown table for the README, best score first."""
-    yield "| proposer | score | of the optimum at 50 / 100 / 200 / 400 | within 1 % at 200 | within 5 % | CPU s |"
-    yield "|---|---|---|---|---|---|"
-    means = [m for m in summary["means"] if (m["kind"], m["noise"]) == (kind, noise)]
-    for mean in sorted(means, key=lambda m: -m["score"]):
-        reached = [mean["fraction"].get(str(n)) for n in (50, 100, 200, 400)]
-        fractions = " / ".join("-" if f is None else f"{f:.3f}" for f in reached)
-        shares = f"{mean['within_1_at_200']:.0%} | {mean['within_5_at_200']:.0%}"
-        scored = f"{mean['score']:.2f} ± {mean['score_error']:.2f}"
-        yield f"| {mean['proposer']} | {scored} | {fractions} | {shares} | {mean['cpu_s']:.1f} |"
 
 
 def _describe(names: list[str]) -> dict[str, Any]:

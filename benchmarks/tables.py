@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kernel_tables, resources
+from benchmarks import kernel_tables, resources, search_tables
 from benchmarks.markdown import RESULTS, Rows, markdown, time_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,6 +210,12 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "survival_kills": ("survival_kills.json", survival_kills),
     "gpu_trust": ("gpu_trust_h200.json", gpu_trust),
     "space_construction": ("space_construction.json", space_construction),
+    "search_peers": ("search_efficiency.json", search_tables.peers),
+    "search_ablations": ("search_efficiency.json", search_tables.ablations),
+    "search_kernel_tuner": ("search_efficiency.json", search_tables.kernel_tuner),
+    "search_noise": ("search_efficiency.json", search_tables.noise),
+    "search_spaces": ("search_efficiency.json", search_tables.spaces),
+    "search_overhead": ("search_overhead.json", search_tables.overhead),
 }
 
 if __name__ == "__main__":

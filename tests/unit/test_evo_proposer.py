@@ -11,6 +11,7 @@ from evo.outcome import Measured, Outcome, Rejected, Stage
 from evo.search import make_proposer
 from evo.search.coordinates import Coordinates
 from evo.search.density import advantage, split
+from evo.search.evolution import PARTS, EvoProposer
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History
 from evo.search.insight import expected_improvement, targets_of
@@ -101,6 +102,30 @@ def test_every_proposal_names_its_operator() -> None:
         proposer.tell(configuration, outcome(configuration))
     assert "" not in origins
     assert {"stranger", "neighbour", "polish"} <= origins
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_left_out_is_not_at_work(part: str) -> None:
+    proposer = EvoProposer(space(), 0, budget=100, without=(part,))
+    whole = EvoProposer(space(), 0, budget=100)
+    assert whole.insight is not None
+    if part == "speed":
+        assert proposer.insight is None
+        return
+    assert proposer.insight is not None
+    columns = [len(p.insight.coordinates.groups) for p in (proposer, whole) if p.insight]
+    works = {
+        "breeding": not proposer.insight.bred,
+        "validity": not proposer.insight.validity,
+        "density": not proposer.insight.dense,
+        "polish": not proposer.polished,
+        "identity": columns[0] < columns[1],
+        "alignment": columns[0] < columns[1],
+    }
+    assert [name for name, left_out in works.items() if left_out] in (
+        [part],
+        ["identity", "alignment"],
+    )
 
 
 def test_a_batch_is_spread_out() -> None:
