@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from benchmarks.search_ideas import IDEAS
 from evo.outcome import Outcome
 from evo.search import Proposer, make_proposer
 from evo.search.evolution import PARTS, EvoProposer
@@ -23,6 +24,8 @@ ABLATIONS = {  # name -> the part of evo that is taken away
 
 def peer(name: str, space: SearchSpace, seed: int, budget: int) -> Proposer:
     """Any proposer of this project, one with a part taken away, or one of the peers of this file."""
+    if name in IDEAS:
+        return IDEAS[name](space, seed, budget)
     if name in ABLATIONS:
         return EvoProposer(space, seed, budget=budget, without=(ABLATIONS[name],))
     if name == "genetic":

@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from benchmarks.kernel_tuner_peers import LARGEST, PREFIX, kernel_tuner_peers
+from benchmarks.search_ideas import IDEAS
 from benchmarks.search_peers import ABLATIONS, peer
 from benchmarks.search_spaces import judged_space, space_names
 from evo.errors import InputError
@@ -19,7 +20,7 @@ MAIN = ("evo", "tpe", "genetic", "random")
 OTHERS = ("differential", "nsgaii", "cmaes")
 PARTS: dict[str, tuple[tuple[str, ...], tuple[float, ...], int]] = {  # proposers, noise, largest budget
     "main": (MAIN, (0.0,), 400),
-    "ablations": (tuple(ABLATIONS), (0.0,), 200),
+    "ablations": ((*ABLATIONS, *IDEAS), (0.0,), 200),
     "noise": (MAIN, (0.03, 0.06), 200),
     "peers": (OTHERS, (0.0,), 200),
     "ordered": (("tpe-ordered",), (0.0,), 200),

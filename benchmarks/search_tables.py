@@ -12,7 +12,7 @@ Rows = list[dict[str, Any]]
 
 CHECKPOINTS = ("50", "100", "200", "400")
 KERNEL_TUNER = "kernel-tuner "
-ABLATED = ("evo-free", "evo-insight", "evo without ")
+ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ", "evo, ")
 NAMES = {
     "evo-free": "evo-free: no model of speed",
     "evo-insight": "evo-insight: strangers instead of children",

@@ -46,6 +46,7 @@ class Insight:
         self.bred = bred
         self.validity = validity
         self.dense = dense
+        self.every = EVERY
         self.cardinalities = np.array(pool.space.cardinalities)
         self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
         self.threads = ThreadpoolController()
@@ -136,12 +137,14 @@ class Insight:
         """The best of the pool by the two opinions in turn, each mindful of what is in flight and chosen before."""
         if not len(self.pool.rows):
             return []
-        turns = (np.arange(count) + len(history.trials) + len(history.in_flight)) % EVERY == 0
-        chosen: list[int] = []
-        if self.dense:
-            chosen += self._dense(rng, history, int(turns.sum()))
+        chosen = self._dense(rng, history, self._turns(rng, history, count)) if self.dense else []
         chosen += self._improving(history, count - len(chosen), chosen)
         return [(tuple(self.pool.rows[place].tolist()), self.pool.descents[place]) for place in chosen]
+
+    def _turns(self, rng: np.random.Generator, history: History, count: int) -> int:
+        """How many of the next proposals go by the second opinion."""
+        first = len(history.trials) + len(history.in_flight)
+        return int((np.arange(first, first + count) % self.every == 0).sum())
 
     def _dense(self, rng: np.random.Generator, history: History, count: int) -> list[int]:
         """Places in the pool where the good trials lie densest, each the best of its own random draw."""
