@@ -38,7 +38,9 @@ def _log_density(rows: Array, trials: Array, cardinalities: Array) -> Array:
     value alike, so that only the number of knobs matters in which a row agrees with the trial.
     """
     count = len(trials) + 1
-    agreeing = (rows[:, None, :] == trials[None, :, :]).sum(axis=2)
+    agreeing = np.zeros((len(rows), len(trials)), np.int16)
+    for knob in range(rows.shape[1]):
+        agreeing += rows[:, knob, None] == trials[None, :, knob]
     logs = agreeing * np.log(count + 1) - np.log(count + cardinalities).sum()
     uniform = -np.log(cardinalities).sum()
     highest = np.maximum(logs.max(axis=1, initial=uniform), uniform)

@@ -153,12 +153,12 @@ class Insight:
             return chosen
         rows = np.array([history.trials[place].indices for place in self.trained])
         good, others = split(history.times_us[self.trained])
-        free = np.flatnonzero(history.untaken(self.pool.rows))
-        for _ in range(min(count, len(free))):
-            drawn = rng.choice(free, min(DRAWN, len(free)), replace=False)
-            gains = advantage(self.pool.rows[drawn], rows[good], rows[others], self.cardinalities)
-            chosen.append(int(drawn[np.argmax(gains)]))
-            free = free[free != chosen[-1]]
+        for _ in range(count):
+            drawn = rng.integers(0, len(self.pool.rows), DRAWN)
+            drawn = drawn[history.untaken(self.pool.rows[drawn]) & ~np.isin(drawn, chosen)]
+            if len(drawn):
+                gains = advantage(self.pool.rows[drawn], rows[good], rows[others], self.cardinalities)
+                chosen.append(int(drawn[np.argmax(gains)]))
         return chosen
 
     def _improving(self, history: History, count: int, known: list[int]) -> list[int]:
