@@ -12,13 +12,15 @@ Rows = list[dict[str, Any]]
 
 CHECKPOINTS = ("50", "100", "200", "400")
 KERNEL_TUNER = "kernel-tuner "
-ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ", "evo, ")
+ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ")
 NAMES = {
     "evo-free": "evo-free: no model of speed",
     "evo-insight": "evo-insight: strangers instead of children",
     "evo without validity": "without the model of failures",
-    "evo without density": "without the second opinion",
     "evo without polish": "without the polish at the end",
+    "evo with a second opinion": "with a second opinion by turns",
+    "evo with a bandit": "with a second opinion and a bandit",
+    "evo with restarts": "with restarts",
     "evo without identity": "values seen by place only, not by identity",
     "evo without alignment": "alignment of values not seen",
     "tpe": "Optuna TPE, multivariate, knobs as choices",

@@ -25,15 +25,7 @@ POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of 
 LEAST_RUN = 3  # of them must run before anything can be learned
 
 
-PARTS = (
-    "speed",
-    "validity",
-    "density",
-    "breeding",
-    "polish",
-    "identity",
-    "alignment",
-)  # what an ablation may take away
+PARTS = ("speed", "validity", "breeding", "polish", "identity", "alignment")  # what an ablation may take away
 
 
 class EvoProposer(HistoryProposer):
@@ -62,8 +54,8 @@ class EvoProposer(HistoryProposer):
         self.polished = "polish" not in without
         if "speed" not in without and not coordinates.constant:
             pool = Pool(space, self.steps)
-            bred, validity, dense = (part not in without for part in ("breeding", "validity", "density"))
-            self.insight = Insight(coordinates, pool, bred=bred, validity=validity, dense=dense)
+            bred, validity = (part not in without for part in ("breeding", "validity"))
+            self.insight = Insight(coordinates, pool, bred=bred, validity=validity)
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""

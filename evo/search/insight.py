@@ -1,7 +1,6 @@
 """Insights: what the trials so far, failures among them, say about those not tried; the most promising come first.
 
-One process, two regressions: how fast a candidate will be, and how likely it is to run at all. Every other proposal
-goes by a second opinion instead (density.py).
+One process, two regressions: how fast a candidate will be, and how likely it is to run at all.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from scipy.special import ndtr, ndtri
 from threadpoolctl import ThreadpoolController
 
 from evo.search.coordinates import Coordinates
-from evo.search.density import advantage, split
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History, Indices
 from evo.search.pool import CENTRES, Pool
@@ -27,27 +25,18 @@ GROWTH = 1.2  # the length scales are learned anew whenever there are so many ti
 TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
-EVERY = 2  # so many proposals, one goes by the second opinion
-DRAWN = 100  # candidates of which the second opinion takes the best
 LEAST_VALID = 0.02  # nothing is ever ruled out
 
 
 class Insight:
     """The surrogate of one search: refreshed from its history, asked for the best of its pool."""
 
-    def __init__(
-        self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True, dense: bool = True
-    ) -> None:
-        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen;
-        dense: whether every other proposal goes by the second opinion.
-        """
+    def __init__(self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True) -> None:
+        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen."""
         self.coordinates = coordinates
         self.pool = pool
         self.bred = bred
         self.validity = validity
-        self.dense = dense
-        self.every = EVERY
-        self.cardinalities = np.array(pool.space.cardinalities)
         self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
         self.threads = ThreadpoolController()
         self.trained: list[int] = []  # places in the history that the model is conditioned on
@@ -72,11 +61,11 @@ class Insight:
         chosen = self._polish(history, count) if polish and self.bred else []
         if len(chosen) < count:
             known = {indices for indices, _ in chosen}
-            chosen += [c for c in self._choose(rng, history, count) if c[0] not in known][: count - len(chosen)]
+            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
         if len(chosen) < count:  # the pool ran dry
             self._gather(rng, history)
             known = {indices for indices, _ in chosen}
-            chosen += [c for c in self._choose(rng, history, count) if c[0] not in known][: count - len(chosen)]
+            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
         if self.bred and not polish:
             for indices, _ in chosen:  # where one is promising, those beside it are looked at next
                 self._look_around(history, indices)
@@ -133,52 +122,23 @@ class Insight:
         if learn:
             self.learned_at = count
 
-    def _choose(self, rng: np.random.Generator, history: History, count: int) -> list[tuple[Indices, Descent]]:
-        """The best of the pool by the two opinions in turn, each mindful of what is in flight and chosen before."""
+    def _choose(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
+        """Up to `count` of the pool by expected improvement, each mindful of what is in flight and chosen before."""
         if not len(self.pool.rows):
             return []
-        chosen = self._dense(rng, history, self._turns(rng, history, count)) if self.dense else []
-        chosen += self._improving(history, count - len(chosen), chosen)
-        return [(tuple(self.pool.rows[place].tolist()), self.pool.descents[place]) for place in chosen]
-
-    def _turns(self, rng: np.random.Generator, history: History, count: int) -> int:
-        """How many of the next proposals go by the second opinion."""
-        first = len(history.trials) + len(history.in_flight)
-        return int((np.arange(first, first + count) % self.every == 0).sum())
-
-    def _dense(self, rng: np.random.Generator, history: History, count: int) -> list[int]:
-        """Places in the pool where the good trials lie densest, each the best of its own random draw."""
-        chosen: list[int] = []
-        if not count:
-            return chosen
-        rows = np.array([history.trials[place].indices for place in self.trained])
-        good, others = split(history.times_us[self.trained])
-        for _ in range(count):
-            drawn = rng.integers(0, len(self.pool.rows), DRAWN)
-            drawn = drawn[history.untaken(self.pool.rows[drawn]) & ~np.isin(drawn, chosen)]
-            if len(drawn):
-                gains = advantage(self.pool.rows[drawn], rows[good], rows[others], self.cardinalities)
-                chosen.append(int(drawn[np.argmax(gains)]))
-        return chosen
-
-    def _improving(self, history: History, count: int, known: list[int]) -> list[int]:
-        """Places in the pool of the highest expected improvement, apart from those known."""
-        chosen: list[int] = []
-        if not count:
-            return chosen
         value, deviation = self._promise(history)
-        for indices in [*history.in_flight, *(tuple(row) for row in self.pool.rows[known].tolist())]:
+        for indices in history.in_flight:
             deviation = deviation * self._unlike(indices)
-        passed = list(known)  # candidates chosen here, or taken since the pool was gathered
+        chosen: list[tuple[Indices, Descent]] = []
+        passed: list[int] = []  # candidates chosen here, or taken since the pool was gathered
         score = value(deviation)
-        score[passed] = -np.inf
         self.gain = float(score.max())
         while len(chosen) < count and len(passed) < len(score):
             best = int(np.argmax(score))
             passed.append(best)
             indices = tuple(self.pool.rows[best].tolist())
             if not history.is_taken(indices):
-                chosen.append(best)
+                chosen.append((indices, self.pool.descents[best]))
                 deviation = deviation * self._unlike(indices)
                 score = value(deviation) if len(chosen) < count else score
             score[passed] = -np.inf

@@ -10,7 +10,6 @@ import pytest
 from evo.outcome import Measured, Outcome, Rejected, Stage
 from evo.search import make_proposer
 from evo.search.coordinates import Coordinates
-from evo.search.density import advantage, split
 from evo.search.evolution import PARTS, EvoProposer
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History
@@ -117,7 +116,6 @@ def test_a_part_that_is_left_out_is_not_at_work(part: str) -> None:
     works = {
         "breeding": not proposer.insight.bred,
         "validity": not proposer.insight.validity,
-        "density": not proposer.insight.dense,
         "polish": not proposer.polished,
         "identity": columns[0] < columns[1],
         "alignment": columns[0] < columns[1],
@@ -210,26 +208,6 @@ def test_derived_values_are_coordinates_too() -> None:
     knobs = [Knob("a", (1, 2, 4)), Knob("b", (1, 2, 4))]
     plain, derived = SearchSpace(knobs), SearchSpace(knobs, derived={"threads": "32 * a * b", "same": "7"})
     assert Coordinates(derived).of(derived.rows).shape[1] == Coordinates(plain).of(plain.rows).shape[1] + 1
-
-
-def test_the_second_opinion_goes_where_the_good_lie_and_the_others_do_not() -> None:
-    times = np.array([5.0, 1.0, math.nan, 3.0, *np.arange(10.0, 26.0)])
-    good, others = split(times)
-    assert good.tolist() == [1, 3]
-    assert 2 in others
-    cardinalities = np.array([8, 8, 8])
-    good_rows, other_rows = np.array([[1, 1, 1], [1, 2, 1]]), np.array([[1, 7, 7], [6, 1, 7], [6, 6, 6], [5, 7, 1]])
-    near, between, far = advantage(np.array([[1, 1, 2], [1, 7, 1], [6, 7, 7]]), good_rows, other_rows, cardinalities)
-    assert near > between > far
-
-
-def test_its_densities_are_probabilities() -> None:
-    cardinalities = np.array([3, 4])
-    every = np.array([[a, b] for a in range(3) for b in range(4)])
-    trials = np.array([[0, 1], [2, 2], [0, 1]])
-    nothing = np.zeros((0, 2), int)
-    ratio = advantage(every, trials, nothing, cardinalities)  # over the uniform density
-    assert np.exp(ratio).mean() == pytest.approx(1)
 
 
 def test_children_differ_little_from_their_parents() -> None:
