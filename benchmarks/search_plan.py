@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[float, ...], int]] = {  # proposer
     "noise": (MAIN, (0.03, 0.06), 200),
     "peers": (OTHERS, (0.0,), 200),
     "ordered": (("tpe-ordered",), (0.0,), 200),
-    "kernel_tuner": (kernel_tuner_peers(), (0.0,), 400),
+    "kernel_tuner": (kernel_tuner_peers(), (0.0,), 200),
 }
 
 
