@@ -61,7 +61,10 @@ def kernel_tuner(report: Report) -> str:
 def noise(report: Report) -> str:
     """With noise on every time told: the truth about what would be promoted after re-timing the finalists."""
     lines = []
-    for level in sorted({r["noise"] for r in report["rows"] if r["noise"] > 0}):
+    levels = sorted({r["noise"] for r in report["rows"] if r["noise"] > 0})
+    if not levels:
+        return "*Searches with noise were not played.*\n"
+    for level in levels:
         means = _means([r for r in report["rows"] if r["noise"] == level])
         lines += [[f"{100 * level:.0f} %", *cells] for cells in _cells(means, CHECKPOINTS[:3])]
     return markdown(["noise", *_heading(CHECKPOINTS[:3])], lines) + "\n" + _origin(report)
@@ -114,11 +117,16 @@ def _is_ablation(row: dict[str, Any]) -> bool:
 
 
 def _means(rows: Rows) -> Rows:
-    """Each proposer over its spaces, every space weighing the same; best score first."""
+    """Each proposer that was played on every space, all spaces weighing the same; best score first."""
     from benchmarks.search_efficiency import mean_of
 
-    names = dict.fromkeys(r["proposer"] for r in rows)
-    means = [{"proposer": name, **mean_of([r for r in rows if r["proposer"] == name])} for name in names]
+    of_name: dict[str, Rows] = {}
+    for row in rows:
+        of_name.setdefault(row["proposer"], []).append(row)
+    every = {r["space"] for r in rows}
+    means = [
+        {"proposer": name, **mean_of(found)} for name, found in of_name.items() if {r["space"] for r in found} == every
+    ]
     return sorted(means, key=lambda m: -m["score"])
 
 
@@ -145,6 +153,7 @@ def _table(means: Rows, points: Sequence[str] = CHECKPOINTS) -> str:
 
 
 def _origin(report: Report) -> str:
-    runs = sum(r["runs"] for r in report["rows"])
-    words = f"{len(report['spaces'])} spaces, {runs:,} searches in all, budget {report['budget']}"
+    counts = sorted(r["runs"] for r in report["rows"])
+    each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    words = f"{len(report['spaces'])} spaces, {each} searches per proposer and space, {sum(counts):,} in all"
     return f"{words}; {report['date']}, commit {report['commit']}.\n"
