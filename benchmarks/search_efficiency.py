@@ -2,6 +2,7 @@
 
     python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl --time-limit 600
     python -m benchmarks.search_efficiency report --runs build/search_runs.jsonl
+    python -m benchmarks.search_efficiency compare --runs build/search_runs.jsonl
 
 `run` plays the study of search_plan.py, appends one line per run and skips runs that are there already, so it may be
 stopped and taken up. `report` writes benchmarks/results/search_efficiency.json and the plots beside it and prints the
@@ -271,6 +272,31 @@ def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def compare(arguments: argparse.Namespace) -> None:
+    """Write what each other proposer gains over evo on the same spaces and seeds, run by run."""
+    runs = [one for path in arguments.runs for one in read_runs(path) if one["noise"] == 0]
+    by_name: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
+    for one in runs:
+        by_name.setdefault(one["proposer"], {})[one["space"], one["seed"], one["budget"]] = one
+    ours = by_name.pop("evo")
+    rows = [_paired(name, ours, theirs) for name, theirs in sorted(by_name.items()) if ours.keys() & theirs.keys()]
+    summary = {"format": "evo_search_pairs", "commit": _commit(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _paired(name: str, ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    pairs = sorted(ours.keys() & theirs.keys())
+    gains = np.array([theirs[pair]["score"] - ours[pair]["score"] for pair in pairs])
+    shares = {
+        f"{key}_{who}": round(float(np.mean([of[p][key] is not None and of[p][key] <= 200 for p in pairs])), 3)
+        for key in ("within_1", "within_5")
+        for who, of in (("evo", ours), ("other", theirs))
+    }
+    facts = {"proposer": name, "pairs": len(pairs), "spaces": len({pair[0] for pair in pairs})}
+    error = float(gains.std() / len(pairs) ** 0.5)
+    return {**facts, "gain": round(float(gains.mean()), 4), "error": round(error, 4), **shares}
+
+
 def _describe(names: list[str]) -> dict[str, Any]:
     found = {}
     for name in names:
@@ -306,10 +332,13 @@ def main() -> None:
     player.add_argument("--time-limit", type=float, default=None, help="seconds after which nothing is begun")
     reporter = commands.add_parser("report", help="summarise what was played")
     reporter.add_argument("--output", type=Path, default=RESULT)
+    comparer = commands.add_parser("compare", help="pairs of runs: evo against each other proposer")
+    comparer.add_argument("--output", type=Path, default=RESULT.with_name("search_ideas.json"))
+    comparer.add_argument("--runs", type=Path, nargs="+", default=[RUNS])
     player.add_argument("--runs", type=Path, default=RUNS)
     reporter.add_argument("--runs", type=Path, nargs="+", default=[RUNS])
     arguments = parser.parse_args()
-    (run if arguments.command == "run" else report)(arguments)
+    {"run": run, "report": report, "compare": compare}[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,28 @@ def spaces(report: Report) -> str:
     return markdown(heading, lines) + "\n" + words + _origin(report)
 
 
+def ideas(report: Report) -> str:
+    """What each idea gained over evo as it is, on the same spaces and seeds."""
+    lines = [
+        [
+            NAMES.get(r["proposer"], r["proposer"]),
+            f"{r['pairs']} on {r['spaces']} spaces",
+            f"{r['gain']:+.3f} ± {r['error']:.3f}",
+            f"{100 * r['within_1_evo']:.0f} % / {100 * r['within_1_other']:.0f} %",
+            f"{100 * r['within_5_evo']:.0f} % / {100 * r['within_5_other']:.0f} %",
+        ]
+        for r in report["rows"]
+    ]
+    heading = [
+        "evo",
+        "pairs of searches",
+        "gain in score",
+        "within 1 % at 200: as it is / so",
+        "within 5 %: as it is / so",
+    ]
+    return markdown(heading, lines) + f"\n{report['date']}, commit {report['commit']}.\n"
+
+
 def overhead(report: Report) -> str:
     """CPU time of ask and tell per trial."""
     lines = [

@@ -215,6 +215,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "search_kernel_tuner": ("search_efficiency.json", search_tables.kernel_tuner),
     "search_noise": ("search_efficiency.json", search_tables.noise),
     "search_spaces": ("search_efficiency.json", search_tables.spaces),
+    "search_ideas": ("search_ideas.json", search_tables.ideas),
     "search_overhead": ("search_overhead.json", search_tables.overhead),
 }
 
