@@ -57,7 +57,9 @@ def get_points(
     """Thinned to about 2,500 trials; every improvement is kept. Knob values are indices into `knobs`."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
+    points = (
+        record.points(campaign_id, after=after, most=views.POINTS_MOST) if after else views.points_of(record, campaign)
+    )
     facts: dict[str, Any] = views.points_table(campaign, points)
     if not after:
         facts["progress"] = views.progress_facts(campaign, points)

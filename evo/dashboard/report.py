@@ -35,7 +35,7 @@ def report_html(record: Record, campaign_id: int) -> str:
     from evo.dashboard.render import plotly_path, templates
 
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, most=views.POINTS_MOST)
+    points = views.points_of(record, campaign)
     static = Path(__file__).parent / "static"
     assets = {name: (static / f"{name}.js").read_text(encoding="utf-8") for name in ("theme", "charts", "page")}
     assets["style"] = (static / "style.css").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def report_html(record: Record, campaign_id: int) -> str:
 def report_markdown(record: Record, campaign_id: int) -> str:
     """The same facts as text: summary, backends, best configurations, knobs, rejections."""
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, most=views.POINTS_MOST)
+    points = views.points_of(record, campaign)
     sections = [_summary(record, campaign, points), _backends(campaign), _fastest(record, campaign)]
     sections += [_knobs(record, campaign), _failures(record, campaign), _conditions(campaign)]
     return "\n\n".join(section for section in sections if section) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -74,13 +75,27 @@ def rate(record: Record, campaign: Campaign) -> float | None:
 # --- one campaign ----------------------------------------------------------------------------------------------------
 
 
+def points_of(record: Record, campaign: Campaign) -> list[Point]:
+    """The campaign's trials, thinned; of a campaign that is watched, only what came since the last look is read."""
+    key = ("points", campaign.id)
+    evaluated, points = remember(record, key, lambda: (-1, list[Point]()))
+    if evaluated == campaign.evaluated:
+        return points
+    if points and len(points) + campaign.evaluated - evaluated <= 1.2 * POINTS_MOST:
+        points = points + record.points(campaign.id, after=points[-1].id, most=POINTS_MOST)
+    else:
+        points = record.points(campaign.id, most=POINTS_MOST)
+    _kept[record][key] = (campaign.evaluated, points)
+    return points
+
+
 def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
     """Trials as columns for the charts; knob values as indices into each knob's list, -1 where a trial has none."""
     knobs = analysis.knob_table(campaign, points)
-    places = [{_typed(value): index for index, value in enumerate(knob["values"])} for knob in knobs]
+    places = [{analysis.typed(value): index for index, value in enumerate(knob["values"])} for knob in knobs]
     names = [knob["name"] for knob in knobs]
     rows = [
-        [place.get(_typed(p.configuration.get(name)), -1) for name, place in zip(names, places, strict=True)]
+        [place.get(analysis.typed(p.configuration.get(name)), -1) for name, place in zip(names, places, strict=True)]
         for p in points
     ]
     return {
@@ -97,11 +112,6 @@ def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
         "rows": rows,
         "total": campaign.evaluated,
     }
-
-
-def _typed(value: Any) -> tuple[bool, Any]:
-    """1 and True are one key of a dictionary; here they are two."""
-    return isinstance(value, bool), value
 
 
 def progress_facts(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def analysis_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
 
 
 def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
-    points = record.points(campaign.id, most=POINTS_MOST)
+    points = points_of(record, campaign)
     knobs = analysis.knob_table(campaign, points)
     return {
         "effects": analysis.knob_effects(knobs, points),
@@ -133,15 +143,14 @@ def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
 
 
 def importance_facts(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
-    """How much each knob decides who is fast. The slowest fact of a page: computed once per twentieth of growth."""
-    step = max(1, campaign.evaluated // 20) if words.state(campaign) == "running" else 1
-    return remember(
-        record, ("importance", campaign.id, campaign.evaluated // step, step), lambda: _weigh(record, campaign)
-    )
+    """How much each knob decides who is fast. The slowest fact of a page: while a search runs, once per tenth more."""
+    running = words.state(campaign) == "running"
+    grown = int(math.log(max(1, campaign.evaluated), 1.1)) if running else campaign.evaluated
+    return remember(record, ("importance", campaign.id, running, grown), lambda: _weigh(record, campaign))
 
 
 def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
-    points = record.points(campaign.id, most=POINTS_MOST)
+    points = points_of(record, campaign)
     return analysis.importances(analysis.knob_table(campaign, points), points)
 
 
@@ -248,27 +257,30 @@ def samples_facts(record: Record, elites: Sequence[Elite]) -> list[dict[str, Any
 
 
 def compare_facts(record: Record, campaigns: Sequence[Campaign]) -> dict[str, Any]:
-    """Best-so-far of each campaign against evaluations and seconds, in time and in ratio to its own anchor."""
-    curves = []
-    for campaign in campaigns:
-        points = record.points(campaign.id, most=POINTS_MOST)
-        best = [p for p in points if p.time_us is not None]
-        steps: list[Point] = []
-        for point in best:
-            if not steps or (point.time_us or 0) < (steps[-1].time_us or 0):
-                steps.append(point)
-        curves.append(
-            {
-                "id": campaign.id,
-                "label": f"{campaign.id}: {campaign.base}, {campaign.proposer}, {campaign.environment.device}",
-                "position": [p.position for p in steps],
-                "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in steps],
-                "time_us": [p.time_us for p in steps],
-                "ratio": [p.ratio for p in steps],
-                "end_position": campaign.evaluated,
-                "end_seconds": round(max((p.at - campaign.started_at for p in points), default=0.0), 3),
-                "all_us": [p.time_us for p in best],
-                "all_ratio": [p.ratio for p in best],
-            }
-        )
-    return {"curves": curves}
+    """Best-so-far of each campaign against evaluations and seconds, in time and in ratio to its own anchor; and how
+    its measured trials are spread, at evenly spaced percents of them."""
+    return {"curves": [_curve(campaign, points_of(record, campaign)) for campaign in campaigns]}
+
+
+def _curve(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
+    measured = [p for p in points if p.time_us is not None]
+    steps: list[Point] = []
+    for point in measured:
+        if not steps or (point.time_us or 0) < (steps[-1].time_us or 0):
+            steps.append(point)
+    times = sorted(p.time_us for p in measured if p.time_us is not None)
+    ratios = sorted((p.ratio for p in measured if p.ratio is not None), reverse=True)
+    percents, spread_us = analysis.thinned(times)
+    ratio_percents, spread_ratio = analysis.thinned(ratios)
+    return {
+        "id": campaign.id,
+        "label": f"{campaign.id}: {campaign.base}, {campaign.proposer}, {campaign.environment.device}",
+        "position": [p.position for p in steps],
+        "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in steps],
+        "time_us": [p.time_us for p in steps],
+        "ratio": [p.ratio for p in steps],
+        "end_position": campaign.evaluated,
+        "end_seconds": round(max((p.at - campaign.started_at for p in points), default=0.0), 3),
+        "spread_us": {"percent": percents, "value": spread_us},
+        "spread_ratio": {"percent": ratio_percents, "value": spread_ratio},
+    }
