@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
 from evo.dashboard.render import plotly_path, templates
+from evo.dashboard.store import Store
 from evo.errors import InputError
 
 PAGE = 50  # campaigns on one page
@@ -39,12 +40,17 @@ def database(request: Request) -> str:
 def campaigns_page(
     request: Request, p: Annotated[int, Query(ge=1)] = 1, base: str = "", fragment: bool = False
 ) -> HTMLResponse:
-    record = record_of(request)
-    found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (p - 1))
+    return campaigns_html(request.app.state.store, p, base, fragment)
+
+
+def campaigns_html(store: Store, number: int = 1, base: str = "", fragment: bool = False) -> HTMLResponse:
+    """A page of campaigns, or its rows alone."""
+    record = store.record()
+    found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (number - 1))
     rows = [(campaign, views.best_interval(record, campaign)) for campaign in found[:PAGE]]
     live = any(words.state(campaign) == "running" for campaign, _ in rows)
-    facts = {"rows": rows, "page": p, "more": len(found) > PAGE, "base": base, "live": live}
-    return page("_campaign_rows.html" if fragment else "campaigns.html", **facts, database=database(request))
+    facts = {"rows": rows, "page": number, "more": len(found) > PAGE, "base": base, "live": live}
+    return page("_campaign_rows.html" if fragment else "campaigns.html", **facts, database=str(store.url))
 
 
 @router.get("/campaigns/{campaign_id}")
@@ -62,18 +68,20 @@ def campaign_live(
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     state = words.state(campaign)
-    answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated}
+    answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated, "parts": {}}
+    whole = whole or state != "running"
+    if campaign.evaluated == evaluated and not whole:
+        return JSONResponse(answer)
     facts = {"campaign": campaign, "state": state, "rate": views.rate(record, campaign)}
     facts["interval"] = views.best_interval(record, campaign)
-    parts = {"summary": templates.get_template("_summary.html").render(**facts)}
+    answer["parts"]["summary"] = templates.get_template("_summary.html").render(**facts)
     if campaign.evaluated != evaluated:
         points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
         answer["points"] = views.points_table(campaign, points)
-    if whole or state != "running":
+    if whole:
         lists = views.campaign_page(record, campaign)
         for name in ("failures", "fastest", "lineage"):
-            parts[name] = templates.get_template(f"_{name}.html").render(**lists)
-    answer["parts"] = parts
+            answer["parts"][name] = templates.get_template(f"_{name}.html").render(**lists)
     return JSONResponse(answer)
 
 
@@ -170,4 +178,4 @@ def _operations(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 @router.get("/static/plotly.js")
 def plotly_script() -> FileResponse:
     """Plotly's script from the installed package; its address in pages carries the version, so it may be kept."""
-    return FileResponse(plotly_path(), media_type="text/javascript", headers={"Cache-Control": "max-age=31536000"})
+    return FileResponse(plotly_path(), media_type="text/javascript")

@@ -32,13 +32,11 @@ def write_report(record: Record, campaign_id: int, path: str | Path, *, format: 
 
 def report_html(record: Record, campaign_id: int) -> str:
     """The campaign's page with its scripts, styles and data inside: opens anywhere, asks nothing of a network."""
-    from evo.dashboard.render import plotly_path, templates
+    from evo.dashboard.render import HEAD, asset, plotly_path, templates
 
     campaign = record.campaign(campaign_id)
     points = views.points_of(record, campaign)
-    static = Path(__file__).parent / "static"
-    assets = {name: (static / f"{name}.js").read_text(encoding="utf-8") for name in ("theme", "charts", "page")}
-    assets["style"] = (static / "style.css").read_text(encoding="utf-8")
+    assets = HEAD | {name: asset(f"{name}.js") for name in ("charts", "page")}
     assets["plotly"] = plotly_path().read_text(encoding="utf-8")
     table = views.points_table(campaign, points) | {"progress": views.progress_facts(campaign, points)}
     return templates.get_template("campaign.html").render(

@@ -241,12 +241,12 @@ const Charts = (() => {
 
   function spread(element, curves, metric) {
     const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
-    const key = metric === "ratio" ? "all_ratio" : "all_us";
-    const every = curves.flatMap((curve) => curve.all_us), unit = unitOf(Math.min(...every)), scale = metric === "ratio" ? 1 : unit.size;
-    const traces = curves.map((curve, index) => {
-      const sorted = curve[key].filter((v) => v != null).sort((a, b) => metric === "ratio" ? b - a : a - b);
-      return { x: sorted.map((v) => v / scale), y: sorted.map((_, i) => 100 * (i + 1) / sorted.length), mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) }, hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>" };
-    });
+    const key = metric === "ratio" ? "spread_ratio" : "spread_us";
+    const unit = unitOf(Math.min(...curves.flatMap((curve) => curve.spread_us.value.slice(0, 1)))), scale = metric === "ratio" ? 1 : unit.size;
+    const traces = curves.map((curve, index) => ({
+      x: curve[key].value.map((v) => v / scale), y: curve[key].percent, mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) },
+      hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>",
+    }));
     show(element, traces, {
       xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unit.name}, log scale)`), type: "log" },
       yaxis: title("Measured trials at least as fast (%)"), legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
