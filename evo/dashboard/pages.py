@@ -14,7 +14,7 @@ from evo.dashboard.render import plotly_path, templates
 from evo.dashboard.store import Store
 from evo.errors import InputError
 
-PAGE = 50  # campaigns on one page
+PAGE = 25  # campaigns on one page
 
 router = APIRouter(include_in_schema=False)
 
