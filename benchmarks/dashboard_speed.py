@@ -241,9 +241,7 @@ def slowdown(database: Path, rounds: int, seconds: float) -> dict[str, Any]:
     ratios = np.array([alone / watched for alone, watched in pairs])
     drawn = np.median(rng.choice(ratios, (4000, len(ratios))), axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    percent = {
-        name: round(100 * (float(x) - 1), 2) for name, x in (("", np.median(ratios)), ("_low", low), ("_high", high))
-    }
+    found = {"": np.median(ratios), "_low": low, "_high": high}
     return {
         "pairs": rounds,
         "window_s": seconds,

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from evo.dashboard.family import gain_over_parents
 from evo.record import Campaign, Interval, Point, RecordedTrial, Samples
 
 RANDOM_OPERATORS = ("random", "control")  # drawn evenly from the space whenever they come
@@ -200,7 +201,8 @@ def lineage(best: RecordedTrial, trials: Mapping[int, RecordedTrial], *, most: i
         parents = [trials[number] for number in current.origin.parents if number in trials]
         parent = min(parents, key=lambda t: t.time_us if t.time_us is not None else math.inf, default=None)
         changed = changes(parent.configuration, current.configuration) if parent is not None else []
-        steps.append({"trial": current, "parents": list(current.origin.parents), "changed": changed})
+        gain = gain_over_parents(current, trials)
+        steps.append({"trial": current, "parents": list(current.origin.parents), "changed": changed, "gain": gain})
         current = parent
     return steps
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from evo.dashboard import analysis, words
+from evo.dashboard import analysis, family, words
 from evo.record import Campaign, Elite, Point, Record, RecordedTrial
 
 POINTS_MOST = 2500  # points drawn: more than a screen can tell apart, few enough to draw at once
@@ -156,13 +156,23 @@ def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
 
 def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
     """The best trial's ancestors, the best first; empty where nothing was measured."""
+    known = _ancestors(record, campaign)
+    return analysis.lineage(known[0], known[1]) if known is not None else []
+
+
+def family_facts(record: Record, campaign: Campaign) -> dict[str, Any] | None:
+    """The drawing of where the best came from; None where it has no recorded parents."""
+    known = _ancestors(record, campaign)
+    return family.family(known[0], known[1]) if known is not None else None
+
+
+def _ancestors(record: Record, campaign: Campaign) -> tuple[RecordedTrial, dict[int, RecordedTrial]] | None:
+    """The best trial, and it and its ancestors by number; None where nothing was measured."""
     best_id = campaign.best_trial_id
-    if best_id is None:
-        return []
-    return remember(record, ("lineage", best_id), lambda: _trace(record, campaign, best_id))
+    return remember(record, ("lineage", best_id), lambda: _trace(record, campaign, best_id)) if best_id else None
 
 
-def _trace(record: Record, campaign: Campaign, best_id: int) -> list[dict[str, Any]]:
+def _trace(record: Record, campaign: Campaign, best_id: int) -> tuple[RecordedTrial, dict[int, RecordedTrial]]:
     best = record.trial(best_id)
     known = {best.number: best}
     wanted = set(best.origin.parents)
@@ -173,7 +183,7 @@ def _trace(record: Record, campaign: Campaign, best_id: int) -> list[dict[str, A
         found = record.trials_numbered(campaign.id, missing)
         known |= {trial.number: trial for trial in found}
         wanted = {number for trial in found for number in trial.origin.parents}
-    return analysis.lineage(best, known)
+    return best, known
 
 
 def failure_rows(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
@@ -203,14 +213,18 @@ def _words_of(record: Record, trial_id: int) -> str:
 def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
     """Everything of a campaign's page that is not a chart."""
     promotions = record.promotions(campaign_id=campaign.id)
+    promotions.sort(key=lambda item: (not item.promotion.accepted, item.promotion.time_us or math.inf))
+    best = fastest(record, campaign)
     return {
         "campaign": campaign,
         "state": words.state(campaign),
         "interval": best_interval(record, campaign),
         "rate": rate(record, campaign),
         "failures": failure_rows(record, campaign),
-        "fastest": fastest(record, campaign),
+        "fastest": best,
+        "shared": shared(best),
         "lineage": lineage_steps(record, campaign),
+        "family": family_facts(record, campaign),
         "events": record.events(campaign.id)[-30:],
         "promotions": promotions,
         "knobs": campaign.space.get("knobs", []),
@@ -221,6 +235,14 @@ def fastest(record: Record, campaign: Campaign) -> list[RecordedTrial]:
     """The fastest programs: trials that share a binary count once."""
     trials = record.trials(campaign.id, by_time=True, details=False, limit=4 * FASTEST)
     return [trial for trial in trials if trial.same_as is None][:FASTEST]
+
+
+def shared(trials: Sequence[RecordedTrial]) -> dict[str, Any]:
+    """Knobs that have one value in all of at least two configurations."""
+    if len(trials) < 2:
+        return {}
+    first, *others = (trial.configuration for trial in trials)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 # --- elites, variants, comparison ------------------------------------------------------------------------------------

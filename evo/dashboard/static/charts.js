@@ -89,12 +89,19 @@ const Charts = (() => {
     if (axis !== "seconds" && facts.expectation)
       traces.push({ x: facts.expectation.position, y: facts.expectation.time_us, mode: "lines", type: "scatter", name: "random search, expected", line: { color: color("quiet"), width: 1.4, dash: "dot" }, text: facts.expectation.time_us.map(us), hovertemplate: "random search after %{x}: %{text}<extra></extra>" });
     const shapes = [], annotations = [];
-    for (const [name, value] of baselines) {
-      if (value > high * 1.04) continue;
-      const anchor = name === facts.anchor;
-      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: anchor ? 1.6 : 1, dash: "dash" } });
-      annotations.push({ xref: "paper", x: 1, xanchor: "right", y: Math.log10(value), yanchor: "bottom", showarrow: false, text: `${backend(name)} ${us(value)}`, font: { size: 11.5, color: color("warn") } });
-    }
+    const shown = baselines.filter(([, value]) => value <= high * 1.04), pixels = 330 / Math.log(high * 1.04 / (low * 0.97));
+    let crowd = 0; // labels of lines that lie close: the lower one hangs below its line, a third steps aside
+    shown.forEach(([name, value], index) => {
+      const above = shown[index + 1], below = shown[index - 1];
+      const near = (other) => other && Math.abs(Math.log(other[1] / value)) * pixels < 17;
+      crowd = near(below) ? crowd + 1 : 0;
+      const hangs = near(above) && crowd === 0;
+      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: name === facts.anchor ? 1.6 : 1, dash: "dash" } });
+      annotations.push({
+        xref: "paper", x: 1 - (narrow() ? 0.4 : 0.18) * Math.max(0, crowd - 1), xanchor: "right", y: Math.log10(value), yanchor: hangs ? "top" : "bottom", showarrow: false,
+        text: `${backend(name)} ${us(value)}`, font: { size: 11.5, color: color("warn") }, bgcolor: color("card"), opacity: 0.85, borderpad: 1,
+      });
+    });
     const stages = STAGES.filter((stage) => table.outcome.includes(stage));
     for (const stage of stages) {
       const mine = [];
@@ -107,10 +114,11 @@ const Charts = (() => {
       });
     }
     const strip = stages.length ? Math.min(0.36, 0.05 + 0.055 * stages.length) : 0;
+    if (stages.length) annotations.push({ xref: "paper", yref: "paper", x: 0, xanchor: "left", y: strip, yanchor: "bottom", showarrow: false, text: "Rejected at", font: { size: 11.5, color: color("quiet") } });
     const done = show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), range: [0, Math.max(end, 1) * 1.02], anchor: stages.length ? "y2" : "y" },
       yaxis: { ...title(`Time of one launch (${unitOf(low).name}, log scale)`), ...timeAxis(low, high), domain: [strip ? strip + 0.05 : 0, 1] },
-      ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 }, ...title("Rejected at") } } : {}),
+      ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 } } } : {}),
       shapes, annotations, margin: { l: 74, r: 16, t: 12, b: 46 },
     });
     if (!element.dataset.clickable) {
@@ -124,10 +132,11 @@ const Charts = (() => {
 
   function importance(element, pairs) {
     const shown = [...pairs].reverse();
+    element.style.height = `${Math.max(230, 64 + 22 * shown.length)}px`;
     show(element, [{
       type: "bar", orientation: "h", x: shown.map((p) => 100 * p[1]), y: shown.map((p) => p[0]), marker: { color: color("measured") },
       hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
-    }], { xaxis: { ...title("Importance (% of PED-ANOVA)"), rangemode: "tozero" }, yaxis: { type: "category", ...title("Knob") }, margin: { l: 40, r: 12, t: 4, b: 46 } });
+    }], { xaxis: { ...title("Importance (% of PED-ANOVA)"), rangemode: "tozero" }, yaxis: { type: "category", dtick: 1, ...title("Knob") }, margin: { l: 40, r: 12, t: 4, b: 46 } });
   }
 
   function effect(element, effect, range) {
