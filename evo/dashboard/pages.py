@@ -13,6 +13,7 @@ from evo.dashboard.api import champion, download, record_of
 from evo.dashboard.render import plotly_path, templates
 from evo.dashboard.store import Store
 from evo.errors import InputError
+from evo.record import Samples
 
 PAGE = 25  # campaigns on one page
 
@@ -126,9 +127,15 @@ def variant_page(request: Request, key: str) -> HTMLResponse:
         elites=record.elites(variant_key=key),
         champion=found,
         best=best,
-        samples=[{"label": s.name, "l2": s.l2, "values_us": s.values_us} for s in samples],
+        samples=[_series(s, found.anchor) for s in samples] if found is not None else [],
         database=database(request),
     )
+
+
+def _series(samples: Samples, anchor: str) -> dict[str, Any]:
+    own = samples.name == "variant"
+    label = "variant" if own else views.timed(samples.name, anchor)
+    return {"label": label, "l2": samples.l2, "own": own, "values_us": samples.values_us}
 
 
 @router.get("/compare")
@@ -140,6 +147,10 @@ def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated
     if len(chosen) == 2:
         best = [record.trial(c.best_trial_id) if c.best_trial_id is not None else None for c in chosen]
         first, second = (trial.configuration if trial is not None else {} for trial in best)
+        if chosen[0].base != chosen[1].base:  # only what both bases have can be compared
+            first, second = (
+                {k: v for k, v in mine.items() if k in other} for mine, other in ((first, second), (second, first))
+            )
         facts["changed"] = analysis.changes(first, second) if first and second else []
         facts["intervals"] = [views.best_interval(record, campaign) for campaign in chosen]
         facts["curves"] = views.compare_facts(record, chosen)

@@ -237,7 +237,7 @@ def fastest(record: Record, campaign: Campaign) -> list[RecordedTrial]:
     return [trial for trial in trials if trial.same_as is None][:FASTEST]
 
 
-def shared(trials: Sequence[RecordedTrial]) -> dict[str, Any]:
+def shared(trials: Sequence[RecordedTrial] | Sequence[Elite]) -> dict[str, Any]:
     """Knobs that have one value in all of at least two configurations."""
     if len(trials) < 2:
         return {}
@@ -256,10 +256,12 @@ def places(elites: Iterable[Elite]) -> list[dict[str, Any]]:
     found = []
     for place, members in grouped.items():
         champions = [e for e in members if e.rank == 1]
+        reigning = sorted((e for e in members if e.until is None), key=lambda e: e.rank)
         found.append(
             {
                 "place": place,
-                "reigning": sorted((e for e in members if e.until is None), key=lambda e: e.rank),
+                "reigning": reigning,
+                "shared": shared(reigning),
                 "champions": sorted(champions, key=lambda e: -e.since),
             }
         )
@@ -273,9 +275,16 @@ def samples_facts(record: Record, elites: Sequence[Elite]) -> list[dict[str, Any
         for item in record.samples(promotion_id=elite.promotion_id):
             own = item.name == "variant"
             if own or elite.rank == 1:
-                label = f"rank {elite.rank}: {elite.variant_key[:10]}" if own else item.name
+                label = (
+                    f"rank {elite.rank}: {elite.variant_key[:10]}" if own else timed(item.name, elite.promotion.anchor)
+                )
                 series.append({"label": label, "l2": item.l2, "own": own, "values_us": list(item.values_us)})
     return series
+
+
+def timed(name: str, anchor: str) -> str:
+    """What was timed beside a variant, by its name: the anchor is one of PyTorch's backends."""
+    return f"{words.backend(anchor)}, the anchor" if name == "anchor" else words.backend(name)
 
 
 def compare_facts(record: Record, campaigns: Sequence[Campaign]) -> dict[str, Any]:

@@ -93,7 +93,9 @@ def backend(name: str) -> str:
 
 def proof(kill_rate: Mapping[str, Any]) -> str:
     """What became of the wrong kernels that a search first submits to itself."""
-    killed, survived = kill_rate.get("killed") or (), kill_rate.get("survived") or ()
+    killed, survived = kill_rate.get("killed"), kill_rate.get("survived")
+    if not isinstance(killed, Mapping) or not isinstance(survived, Mapping):
+        return knobs(kill_rate)
     through = f"; not caught: {', '.join(survived)}" if survived else ""
     return f"{len(killed)} of {len(killed) + len(survived)} wrong kernels caught{through}"
 

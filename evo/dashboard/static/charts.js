@@ -48,8 +48,9 @@ const Charts = (() => {
       const step = [1, 2, 2.5, 5, 10].map((s) => s * unit).find((s) => s >= rough) || rough || 1;
       for (let tick = Math.ceil(low * 0.97 / step) * step; tick <= high * 1.04; tick += step) ticks.push(tick);
     } else {
+      const wide = high / low < (narrow() ? 20 : 80) ? [1, 2, 3, 5, 7] : high / low < (narrow() ? 100 : 2000) ? [1, 2, 5] : [1];
       for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-        for (const step of [1, 2, 3, 5, 7]) ticks.push(step * 10 ** power);
+        for (const step of wide) ticks.push(step * 10 ** power);
       ticks = ticks.filter((tick) => tick >= low * 0.97 && tick <= high * 1.04);
     }
     const shown = ticks.length >= 2 ? ticks : [low, high];
@@ -211,16 +212,19 @@ const Charts = (() => {
     const hues = new Map(); // one hue per program, the same warm and cold
     for (const item of series) if (own(item) && !hues.has(item.label)) hues.set(item.label, palette[hues.size % palette.length]);
     const order = [...series].sort((a, b) => (a.l2 === "cold") - (b.l2 === "cold") || own(b) - own(a));
-    const unit = unitOf(Math.min(...series.flatMap((item) => item.values_us)));
+    const every = series.flatMap((item) => item.values_us), low = Math.min(...every), high = Math.max(...every), unit = unitOf(low);
+    const far = high > 4 * low; // one outlier must not press all else into a line
     const traces = order.map((item) => {
       const hue = color(hues.get(item.label) || "warn");
       return {
-        type: "box", orientation: "h", x: item.values_us.map((v) => v / unit.size), name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
-        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: `%{x:.4g} ${unit.name}<extra></extra>`,
+        type: "box", orientation: "h", x: far ? item.values_us : item.values_us.map((v) => v / unit.size), name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
+        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false,
+        ...(far ? { text: item.values_us.map(us), hovertemplate: "%{text}<extra></extra>" } : { hovertemplate: `%{x:.4g} ${unit.name}<extra></extra>` }),
       };
     });
     element.style.height = `${Math.max(200, 74 + 36 * traces.length)}px`;
-    show(element, traces.reverse(), { xaxis: title(`Time of one launch (${unit.name})`), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
+    const what = narrow() ? "Time" : "Time of one launch";
+    show(element, traces.reverse(), { xaxis: far ? { ...title(`${what} (${unit.name}, log scale)`), ...timeAxis(low, high) } : title(`${what} (${unit.name})`), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
   }
 
   function histogram(element, series) {
@@ -243,7 +247,7 @@ const Charts = (() => {
     });
     show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), rangemode: "tozero" },
-      yaxis: metric === "ratio" ? title("Best ratio to its own anchor (×, higher is faster)") : { ...title(`Best time so far (${unitOf(Math.min(...logs, Infinity)).name}, log scale)`), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
+      yaxis: metric === "ratio" ? title("Ratio of the best so far to its anchor (×)") : { ...title(`Best time so far (${unitOf(Math.min(...logs, Infinity)).name}, log scale)`), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
       legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
@@ -251,14 +255,14 @@ const Charts = (() => {
   function spread(element, curves, metric) {
     const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
     const key = metric === "ratio" ? "spread_ratio" : "spread_us";
-    const unit = unitOf(Math.min(...curves.flatMap((curve) => curve.spread_us.value.slice(0, 1)))), scale = metric === "ratio" ? 1 : unit.size;
+    const every = curves.flatMap((curve) => curve.spread_us.value), low = Math.min(...every), high = Math.max(...every);
     const traces = curves.map((curve, index) => ({
-      x: curve[key].value.map((v) => v / scale), y: curve[key].percent, mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) },
-      hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>",
+      x: curve[key].value, y: curve[key].percent, mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) },
+      text: curve[key].value.map((v) => metric === "ratio" ? `${v.toFixed(3)}×` : us(v)), hovertemplate: "%{y:.0f} % at %{text} or faster<extra></extra>",
     }));
     show(element, traces, {
-      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unit.name}, log scale)`), type: "log" },
-      yaxis: title("Measured trials at least as fast (%)"), legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unitOf(low).name}, log scale)`), ...timeAxis(low, high) },
+      yaxis: { ...title("At least as fast (% of trials)"), rangemode: "tozero" }, legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
 
