@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.dashboard_speed import FLAGS, serving
 from evo.record import open_record
 
-
 HIGHEST = 2400  # pixels; longer pages are cut
 
 
@@ -52,7 +51,9 @@ def take(browser: Any, address: str, pages: dict[str, str], folder: Path) -> Non
         page.wait_for_load_state("networkidle")
         expect(page.locator(".chart.waiting")).to_have_count(0, timeout=120_000)
         page.wait_for_timeout(300)
-        height = min(page.evaluate("document.querySelector('footer').getBoundingClientRect().top + scrollY"), HIGHEST)
+        height = min(
+            int(page.evaluate("document.querySelector('footer').getBoundingClientRect().top + scrollY")), HIGHEST
+        )
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(300)
         page.screenshot(path=folder / f"{picture}.png")

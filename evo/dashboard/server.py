@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -60,6 +61,8 @@ def check_host(host: str, token: str | None) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 65536:
+        raise InputError(f"--port {port}: expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -78,7 +81,8 @@ def make_app(db_url: str | Path, *, token: str | None = None, loopback: bool = T
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(warm, store)
+        warming = asyncio.create_task(run_in_threadpool(warm, store))
+        await asyncio.wait([warming], timeout=5)  # longer only where the file is locked: then the page says so
         yield
         store.close()
 
