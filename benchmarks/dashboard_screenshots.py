@@ -31,7 +31,8 @@ def addresses(database: Path, campaign_id: int | None) -> dict[str, str]:
     if elites:
         pages["variant"] = f"/variants/{elites[0].variant_key}"
     if len(campaigns) > 1:
-        other = next(campaign.id for campaign in campaigns if campaign.id != chosen)
+        others = [campaign for campaign in campaigns if campaign.id != chosen]
+        other = max(others, key=lambda campaign: campaign.evaluated).id
         pages["compare"] = f"/compare?a={chosen}&b={other}"
     return pages
 
