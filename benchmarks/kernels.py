@@ -19,9 +19,12 @@ from typing import Any
 from evo.errors import InputError
 from evo.evaluate import Contest
 from evo.measure import gain_interval, median_interval
+from evo.outcome import Rejected
 from evo.provenance import describe_environment
 from evo.record import open_record
+from evo.sanitize import sanitize_all
 from evo.tune import SearchRequest, bind, build_all, raise_fleet, resolve, search_with
+from evo.workloads import find_workload
 
 PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
@@ -34,18 +37,22 @@ def main() -> None:
     parser.add_argument("--case-bases", nargs="*", default=["phase5"])
     parser.add_argument("--phase-budget", type=int, default=200)
     parser.add_argument("--case-budget", type=int, default=400)
+    parser.add_argument("--budget", action="append", default=[], metavar="CASE=N", help="another budget for one case")
+    parser.add_argument("--no-sanitize", dest="sanitize", action="store_false", help="no sanitizer on the champions")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--proposer", default="evo")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--db", default="results.db")
     parser.add_argument("--out", "-o", type=Path, required=True)
     options = parser.parse_args()
+    own = {case: int(number) for case, _, number in (text.partition("=") for text in options.budget)}
     started = time.time()
 
     def say(line: str) -> None:
         print(f"[{time.time() - started:6.1f}] {line}", flush=True)
 
     cases: dict[str, Any] = {}
+    champions: dict[str, list[Any]] = {}
     report: dict[str, Any] = {"study": "kernels", "cases": cases}
     first = _request("phase4", "mission", options, options.phase_budget)
     with open_record(options.db) as record, raise_fleet(first, resolve(first)) as fleet:
@@ -56,10 +63,17 @@ def main() -> None:
             mission = case == "mission"
             bases = options.phases if mission else options.case_bases
             budget = options.phase_budget if mission else options.case_budget
+            most = own.get(case, options.case_budget)
+            budgets = {base: most if base in options.case_bases else budget for base in bases}
             fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
-            cases[case] = _one_case(fleet, record, case, bases, options, budget, say)
+            cases[case], entries = _one_case(fleet, record, case, budgets, options, say)
+            champions |= {case: entries}
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(report, indent=1) + "\n")
+    report["sanitizer"] = {}
+    for case, entries in champions.items() if options.sanitize else ():
+        report["sanitizer"][case] = _sanitized(case, entries, say)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
     say(f"wrote {options.out}")
 
 
@@ -76,17 +90,18 @@ def _request(base: str, case: str, options: argparse.Namespace, budget: int) -> 
         db=options.db,
         rounds=options.rounds,
         proof=base == "phase4" and case == "mission",
-        sanitize=False,  # `evo promote` and the GPU tests run it; half a minute for every promotion here
+        sanitize=False,  # not at every promotion: at the end, on all champions side by side
     )
 
 
 def _one_case(
-    fleet: Any, record: Any, case: str, bases: list[str], options: argparse.Namespace, budget: int, say: Any
-) -> dict[str, Any]:
+    fleet: Any, record: Any, case: str, budgets: dict[str, int], options: argparse.Namespace, say: Any
+) -> tuple[dict[str, Any], list[Any]]:
+    """Search every base on one case, then time all defaults and champions together; the champions with their builds."""
     labels: dict[str, list[str]] = {}
     variants = {}
     searches: dict[str, Any] = {}
-    for base in bases:
+    for base, budget in budgets.items():
         request = _request(base, case, options, budget)
         setting = resolve(request)
         try:
@@ -111,13 +126,24 @@ def _one_case(
     contest = fleet.contest(entries, options.rounds)
     if not isinstance(contest, Contest):
         say(f"{case}: contest failed: {contest}")
-        return {"searches": searches, "failed": asdict(contest)}
+        return {"searches": searches, "failed": asdict(contest)}, []
     for key, rejected in contest.rejected.items():
         say(f"{case} {labels[key]}: {rejected.stage}: {rejected.reason}: {rejected.detail[:200]}")
     rows = _rows(contest, labels, variants, dict(entries_resources(entries)))
     for row in rows:
         say(f"{case:15} {row['l2']:5} {row['contender']:22} {row['p50_us']:9.3f} us  {row['ratio']:.3f}")
-    return {"searches": searches, "times": rows, "rejected": {k: asdict(r) for k, r in contest.rejected.items()}}
+    report = {"searches": searches, "times": rows, "rejected": {k: asdict(r) for k, r in contest.rejected.items()}}
+    return report, [entry for entry in entries if any("champion" in label for label in labels[entry[0].key])]
+
+
+def _sanitized(case: str, entries: list[Any], say: Any) -> dict[str, str]:
+    """What compute-sanitizer says of the champions of one case, by base."""
+    about = find_workload("attention").case(case.removesuffix("-causal"), causal=case.endswith("-causal"))
+    found = sanitize_all(entries, "attention", about)
+    words = {v.base: f"{w.reason}: {w.detail}" if isinstance(w := found[v.key], Rejected) else w for v, _ in entries}
+    for base, said in words.items():
+        say(f"{case} {base} champion: {said[:300]}")
+    return words
 
 
 def entries_resources(entries: list[tuple[Any, Any]]) -> list[tuple[str, dict[str, int]]]:

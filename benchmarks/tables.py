@@ -17,14 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import resources
+from benchmarks import kernel_tables, resources
+from benchmarks.markdown import RESULTS, Rows, markdown, time_cell
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 _PLACE = re.compile(r"(<!-- table: ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NOT_YET = "*No measurement is committed yet.*\n"
-
-Rows = list[list[str]]
 
 
 def main() -> None:
@@ -69,13 +67,13 @@ def contest(report: dict[str, Any]) -> str:
     heading = ["", "p50, warm L2"] + (["p50, cold L2"] if cold else []) + [f"times as fast as {b}" for b in backends]
     rows: Rows = []
     for row in contest["warm"]:
-        cells = [row["contender"], _time(row)]
+        cells = [row["contender"], time_cell(row)]
         if cold:
-            cells.append(_time(cold[row["contender"]]) if row["contender"] in cold else "-")
+            cells.append(time_cell(cold[row["contender"]]) if row["contender"] in cold else "-")
         cells += [_ratio(row.get("ratios", {}).get(backend)) for backend in backends]
         rows.append(cells)
     words = f"Case {report['case']}, {report['dtype']}; {contest['rounds']} rounds, every round in a new order. "
-    return _markdown(heading, rows) + "\n" + words + "Intervals: 95 %, bootstrap of the median. " + _origin(report)
+    return markdown(heading, rows) + "\n" + words + "Intervals: 95 %, bootstrap of the median. " + _origin(report)
 
 
 def throughput(report: dict[str, Any]) -> str:
@@ -91,67 +89,7 @@ def throughput(report: dict[str, Any]) -> str:
         ["device at work", _percent(busy["share"])],
         ["builders at work", f"{_percent(busy['builders_share'])} of {busy['builders']}"],
     ]
-    return _markdown(["", ""], rows) + "\n" + _origin(report)
-
-
-def phases(report: dict[str, Any]) -> str:
-    """The phases on the mission case: default and champion, the step from phase to phase, the plan's hope beside it."""
-    times = {row["contender"]: row for row in report["cases"]["mission"]["times"] if row["l2"] == "warm"}
-    names = [name for name in PLAN if f"{name} champion" in times]
-    heading = [
-        "phase",
-        "default",
-        "champion",
-        "over the phase before",
-        "the plan's hope",
-        "times as fast as PyTorch",
-        "grade",
-    ]
-    rows: Rows = []
-    for before, name in zip([None, *names], names, strict=False):
-        default, best = times.get(f"{name} default"), times[f"{name} champion"]
-        step = f"{times[f'{before} champion']['p50_us'] / best['p50_us']:.2f}" if before else "-"
-        ratio = f"{best['ratio']:.2f} ({best['ratio_low']:.2f} to {best['ratio_high']:.2f})"
-        rows.append(
-            [name, _time(default) if default else "-", _time(best), step, PLAN[name], ratio, _grade(best["ratio"])]
-        )
-    backends = [row for name, row in times.items() if " " not in name]
-    beside = ", ".join(f"{row['contender']} {row['p50_us']:.2f} us" for row in backends)
-    against = next(row["against"] for row in times.values())
-    words = (
-        f"p50 with 95 % interval, warm L2, all timed in one run. PyTorch's best backend there is {against}: {beside}. "
-    )
-    return _markdown(heading, rows) + "\n" + words + _kernels_origin(report)
-
-
-def cases(report: dict[str, Any]) -> str:
-    """Phase 5's champion on every case, warm and cold, beside PyTorch's best backend and what was asked for."""
-    heading = ["case", "PyTorch's best", "phase5", "ratio, warm L2", "ratio, cold L2", "at least", "aim"]
-    rows: Rows = []
-    for case, found in report["cases"].items():
-        warm = {row["contender"]: row for row in found["times"] if row["l2"] == "warm"}
-        cold = {row["contender"]: row for row in found["times"] if row["l2"] == "cold"}
-        best = warm["phase5 champion"]
-        theirs = warm[best["against"]]
-        ratio = f"{best['ratio']:.2f} ({best['ratio_low']:.2f} to {best['ratio_high']:.2f})"
-        least, aim = ASKED.get(case, ("-", "-"))
-        chilled = f"{cold['phase5 champion']['ratio']:.2f}"
-        rows.append([case, f"{best['against']} {_time(theirs)}", _time(best), ratio, chilled, least, aim])
-    return _markdown(heading, rows) + "\n" + _kernels_origin(report)
-
-
-def _grade(ratio: float) -> str:
-    """The plan's: A faster than PyTorch, B+ within 35/26 of it, B within 50/26, else C."""
-    for grade, least in (("A", 1.0), ("B+", 26 / 35), ("B", 26 / 50)):
-        if ratio >= least:
-            return grade
-    return "C"
-
-
-def _kernels_origin(report: dict[str, Any]) -> str:
-    facts = report["environment"]
-    words = f"{facts['device']} ({facts['arch']}, driver {facts['driver']}), PyTorch {facts['torch']}"
-    return f"{words}, {report['date'][:10]}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
+    return markdown(["", ""], rows) + "\n" + _origin(report)
 
 
 def space_construction(report: dict[str, Any]) -> str:
@@ -165,7 +103,7 @@ def space_construction(report: dict[str, Any]) -> str:
         ]
         for result in report["results"]
     ]
-    return _markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
+    return markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
 
 
 def survival_campaign(report: dict[str, Any]) -> str:
@@ -179,7 +117,7 @@ def survival_campaign(report: dict[str, Any]) -> str:
         f"{len(report['orphans'])} processes and {len(report['temporary_files'])} temporary files left",
         f"integrity check: {report['integrity']}",
     ]
-    table = _markdown(["variant", "recorded as", "count"], rows)
+    table = markdown(["variant", "recorded as", "count"], rows)
     return f"{table}\n{'; '.join(words)}; {report['seconds']} s.\n\n{_recoveries(report)}\n{_ground(report)}"
 
 
@@ -197,7 +135,7 @@ def survival_kills(report: dict[str, Any]) -> str:
         ["all processes gone after", f"{max(k['settled_s'] for k in kills):.1f} s at most"],
         ["outcomes in the end", f"{report['outcomes']} of a budget of {report['budget']}"],
     ]
-    return _markdown(["", ""], rows) + "\n" + _ground(report)
+    return markdown(["", ""], rows) + "\n" + _ground(report)
 
 
 def gpu_trust(report: dict[str, Any]) -> str:
@@ -217,7 +155,7 @@ def gpu_trust(report: dict[str, Any]) -> str:
         for event in report["recoveries"]
     ]
     words = f"{facts['device']} ({facts['arch']}, driver {facts['driver']}), PyTorch {facts['torch']}"
-    return _markdown(["", ""], rows) + f"\n{words}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
+    return markdown(["", ""], rows) + f"\n{words}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
 
 
 def dashboard_speed(report: dict[str, Any]) -> str:
@@ -254,7 +192,7 @@ def _recoveries(report: dict[str, Any]) -> str:
         [reason, str(found["count"]), f"{found['median']:.2f} s", f"{found['max']:.2f} s"]
         for reason, found in report["recovery_s"].items()
     ]
-    return _markdown(["what took a worker down", "times", "next ready after, median", "at most"], rows)
+    return markdown(["what took a worker down", "times", "next ready after, median", "at most"], rows)
 
 
 def _ground(report: dict[str, Any]) -> str:
@@ -262,10 +200,6 @@ def _ground(report: dict[str, Any]) -> str:
     load = f"load {facts['load'][1]:.0f}"
     words = f"{facts['device']}, {facts['cores']} cores, {load}, Python {facts['python']}, {facts['date'][:10]}"
     return f"{words}, commit {facts['commit'][:12]}.\n"
-
-
-def _time(row: dict[str, Any]) -> str:
-    return f"{row['p50_us']:.2f} us ({row['low_us']:.2f} to {row['high_us']:.2f})"
 
 
 def _ratio(found: dict[str, float] | None) -> str:
@@ -288,34 +222,13 @@ def _origin(report: dict[str, Any]) -> str:
     return f"{machine}, PyTorch {report['torch']}, {report['date']}, commit {commit}.\n"
 
 
-def _markdown(heading: list[str], rows: Rows) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-PLAN = {  # what the plan hoped that each phase would gain over the one before
-    "phase0": "-",
-    "phase1": "1.3 to 1.5",
-    "phase2": "1.7 to 2.2",
-    "phase3": "1.4 to 2.0",
-    "phase4": "1.3 to 2.0",
-    "phase5": "beats PyTorch",
-}
-ASKED = {  # PyTorch's best backend over ours: at least, aim
-    "mission": ("1.9", "2.3"),
-    "mission-causal": ("1.9", "2.5"),
-    "multi_batch": ("1.5", "1.9"),
-    "tiny": ("1.9", "2.4"),
-    "small": ("1.9", "2.4"),
-    "medium": ("1.9", "2.4"),
-    "large": ("1.2", "1.6"),
-    "long": ("0.55", "0.65"),
-}
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase4_h200": ("phase4_h200.json", contest),
     "phase4_h200_throughput": ("phase4_h200.json", throughput),
-    "phases": ("kernels_h200.json", phases),
-    "cases": ("kernels_h200.json", cases),
+    "phases": ("kernels_h200.json", kernel_tables.phases),
+    "phase_reasons": ("profiles_h200.json", kernel_tables.reasons),
+    "cases": ("kernels_h200.json", kernel_tables.cases),
+    "eager": ("eager_h200.json", kernel_tables.eager),
     "resources": ("resources.json", lambda report: resources.table(report) + "\n"),
     "cpu_attention": ("cpu_attention.json", contest),
     "survival_campaign": ("survival_campaign.json", survival_campaign),

@@ -71,7 +71,7 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
 
     def watches(sets: list[Any]) -> list[Any]:
         probe = programs[0].stopwatch(case, sets[:1], timing.launches)
-        launches = sized_launches(min(target.time([probe], [0, 0, 0])), timing.sample_us)
+        launches = sized_launches(min(target.time([probe], [0, 0, 0])), timing.contest_us, 128)
         return [program.stopwatch(case, sets, max(launches, len(sets))) for program in programs]
 
     warm, cold = watches([bench.inputs]), watches(bench.cold_sets() if base.language == "cuda" else [bench.inputs])

@@ -197,7 +197,7 @@ class Bench:
                 continue
             try:
                 watch = program.stopwatch(self.case, sets[:1], self.timing.launches)
-                launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.sample_us)
+                launches = sized_launches(min(self.target.time([watch], [0, 0, 0])), self.timing.contest_us, 128)
                 watches[name] = program.stopwatch(self.case, sets, max(launches, len(sets)))
             except LaunchError as error:
                 if error.fatal:

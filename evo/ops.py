@@ -29,7 +29,7 @@ __all__ = ["attention", "use"]
 log = logging.getLogger("evo.ops")
 
 _DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
-_Plan = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Plan = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Candidate:
 
 _source: Path | None = None
 _candidates: list[_Candidate] | None = None
-_plans: dict[Any, _Plan | None] = {}
+_plans: dict[Any, Plan | None] = {}
 
 
 def use(path: str | Path | None) -> None:
@@ -95,7 +95,7 @@ def _fits(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     return True
 
 
-def _make_plan(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> _Plan | None:
+def _make_plan(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> Plan | None:
     _check(q, k, v)
     batch, heads, seq_q, head_dim = q.shape
     dimensions = {"batch": batch, "heads": heads, "seq_q": seq_q, "seq_kv": k.shape[2]}
@@ -113,7 +113,7 @@ def _make_plan(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: boo
     if not fitting:
         return _without(f"case {tuple(q.shape)}, {constants}, sm_{major}{minor} has no elite")
     best = min(fitting, key=lambda candidate: candidate.time_us)
-    return _kernel_plan(best.variant(), dimensions, head_dim**-0.5, q.device)
+    return plan_for(best.variant(), dimensions, head_dim**-0.5, q.device)
 
 
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -133,8 +133,11 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise InputError(f"k: expected batch, heads and head_dim of q {tuple(q.shape)}, got {tuple(k.shape)}")
 
 
-def _kernel_plan(variant: Variant, dimensions: Mapping[str, int], scale: float, device: torch.device) -> _Plan | None:
-    """Build and load once; a call then costs one allocation and one launch."""
+def plan_for(variant: Variant, dimensions: Mapping[str, int], scale: float, device: torch.device) -> Plan | None:
+    """Build and load one variant: a call then costs one allocation and one launch. None if it does not build.
+
+    The plan checks nothing: q, k and v must have these dimensions, be contiguous and 16-byte aligned.
+    """
     import numpy as np
     from cuda.core import Device, ObjectCode, Stream, launch
 
@@ -214,7 +217,7 @@ def _dimensions(case_name: str) -> dict[str, int] | None:
         return None
 
 
-def _without(reason: str) -> _Plan | None:
+def _without(reason: str) -> Plan | None:
     _once(reason)
     return None
 

@@ -35,6 +35,7 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     ),
     "memory_stall_per_issue": ("smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",),
     "wait_stall_per_issue": ("smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",),
+    "shared_stall_per_issue": ("smsp__average_warps_issue_stalled_short_scoreboard_per_issue_active.ratio",),
     "math_stall_per_issue": ("smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio",),
     "bank_conflicts": ("l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum",),
     "occupancy_pct": ("sm__warps_active.avg.pct_of_peak_sustained_active",),

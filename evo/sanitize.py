@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 }
 NOT_INSTALLED = "not installed"
 CASES = 2  # the smallest of those that a search verifies on; a sanitizer slows a kernel a hundredfold
+_AT_ONCE = 8  # processes beside one another: each spends most of its time importing
 _FOUND = 86  # exit code that the sanitizer is told to use when it found something
 _LAUNCHED = "evo: launched"
 
@@ -55,6 +57,13 @@ def sanitize(
                 return found
             notes.append(f"{tool}: {found}")
     return ", ".join(notes)
+
+
+def sanitize_all(entries: Sequence[tuple[Variant, Built]], workload_name: str, case: Any) -> dict[str, str | Rejected]:
+    """`sanitize` of several variants side by side, by key."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = pool.map(lambda entry: sanitize(entry[0], entry[1], workload_name, case), entries)
+        return {variant.key: verdict for (variant, _), verdict in zip(entries, found, strict=True)}
 
 
 def _run(program: str, tool: str, options: Sequence[str], file: str, timeout_s: float) -> str | Rejected:

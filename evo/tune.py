@@ -333,7 +333,7 @@ def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequ
 
 
 def _stream(seed: int, told: int) -> int:
-    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew at the beginning."""
+    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew before."""
     return seed if told == 0 else (seed + 1_000_003 * told) % 2**31
 
 

@@ -25,7 +25,7 @@ from evo.evaluate import Bench, Contest
 from evo.measure import Timing
 from evo.nursery import Nursery, NurseryLost, tail
 from evo.outcome import Built, Measured, Rejected, Stage, Verified
-from evo.sanitize import sanitize
+from evo.sanitize import sanitize_all
 from evo.targets import DeviceFacts, LaunchError, make_target
 from evo.variant import Variant
 from evo.workloads import find_workload
@@ -193,12 +193,11 @@ class Seat:
         guilty: dict[str, Rejected] = {}
         notes: dict[str, str] = {}
         if sanitized and self.spec.target == "cuda":
-            for variant, built in entries:
-                found = sanitize(variant, built, self.spec.workload, self.spec.case)
+            for key, found in sanitize_all(entries, self.spec.workload, self.spec.case).items():
                 if isinstance(found, Rejected):
-                    guilty[variant.key] = found
+                    guilty[key] = found
                 else:
-                    notes[variant.key] = found
+                    notes[key] = found
         rest = [(variant, built) for variant, built in entries if variant.key not in guilty]
         outcome: Contest | Rejected = self._call(("contest", rest, rounds), self.spec.contest_s)
         if isinstance(outcome, Rejected):

@@ -101,16 +101,16 @@ class History:
     def random_untaken(self, rng: np.random.Generator, count: int) -> list[Indices]:
         """Up to `count` distinct admissible configurations that are not taken, drawn alike."""
         if self._listed and 2 * self._taken > len(self._taken_rows):
-            free = np.flatnonzero(~self._taken_rows)
-            return _tuples(self.space.rows[rng.choice(free, min(count, len(free)), replace=False)])
+            return self._drawn_from_free(rng, count)
         found: dict[Indices, None] = {}
         for _ in range(40):
             for row in self.space.sample_rows(rng, count - len(found) + 1).tolist():
                 if len(found) < count and not self.is_taken(tuple(row)):
                     found.setdefault(tuple(row))
             if len(found) >= count:
-                break
-        return list(found)
+                return list(found)
+        # a generator that repeats itself, as after a restart with the same seed, draws what is taken again and again
+        return self._drawn_from_free(rng, count) if self._listed else list(found)
 
     def nearest_untaken(self, indices: Sequence[int] | npt.NDArray[Any]) -> Indices | None:
         """The admissible configuration nearest to a wish among those not taken; None if none is found."""
@@ -131,6 +131,10 @@ class History:
             ring = [i for i in dict.fromkeys(grown) if i not in seen]
             seen.update(ring)
         return None
+
+    def _drawn_from_free(self, rng: np.random.Generator, count: int) -> list[Indices]:
+        free = np.flatnonzero(~self._taken_rows)
+        return _tuples(self.space.rows[rng.choice(free, min(count, len(free)), replace=False)])
 
     def _mark(self, indices: Indices) -> None:
         if self._listed:

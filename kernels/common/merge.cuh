@@ -58,4 +58,38 @@ __device__ __forceinline__ void add_up(const float* parts, typename Number::Elem
   }
 }
 
+/// Where the sources of a tile of rows meet: the blocks of a cluster, each of which adds up `kOwnedRows` of the rows, or one block.
+///
+/// The memory must be free in every block when a warp sends: a barrier of the block or of the cluster comes before.
+template <int kDim, int kSources, int kOwnedRows, int kThreads, bool kInCluster>
+struct Meeting {
+  unsigned smem;  // the same in every block
+  int rank;       // of this block in its cluster
+
+  /// Sends a warp's rows to the blocks that own them, then waits until all have come.
+  template <int kRowTiles>
+  __device__ __forceinline__ void send(const Partial<kRowTiles, kDim>& partial, int source, int first_row, int lane) const {
+#pragma unroll
+    for (int half = 0; half < 2 * kRowTiles; ++half) {
+      const int row = first_row + 8 * half;
+      unsigned to = smem + (source * kOwnedRows + row % kOwnedRows) * merge_stride<kDim> * 4;
+      if constexpr (kInCluster) to = cluster_address(to, row / kOwnedRows);
+      leave_rows<kInCluster>(partial, half, to, lane);
+    }
+    if constexpr (kInCluster) {
+      cluster_arrive();
+      cluster_wait();
+    } else {
+      __syncthreads();
+    }
+  }
+
+  /// Adds up and stores the rows that this block owns; `out`: the tile's first row, of which `rows` exist.
+  template <class Number, class Exp>
+  __device__ __forceinline__ void store(const float* parts, typename Number::Element* out, int rows, int thread, float factor) const {
+    const int first = rank * kOwnedRows;
+    add_up<Number, Exp, kDim, kSources, kOwnedRows, kThreads>(parts, out + first * kDim, rows - first, thread, factor);
+  }
+};
+
 }  // namespace evo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks import gpu_trust
 from evo.base import Base, base_paths, load_base
 from evo.outcome import Built, Rejected
 from evo.prove import CONTROL
-from evo.sanitize import find_sanitizer, sanitize
+from evo.sanitize import find_sanitizer, sanitize, sanitize_all
 from evo.targets import DeviceFacts, build, make_target
 from evo.variant import Variant, make_variant
 from evo.worker import Seat, WorkerSpec
@@ -74,12 +75,14 @@ def test_the_sanitizer_objects_to_what_is_wrong_and_to_nothing_else(name: str, t
 
 
 @needs_sanitizer
-@pytest.mark.parametrize("base", CUDA_BASES, ids=lambda base: base.name)
-def test_the_sanitizer_passes_every_default(base: Base) -> None:
-    case = find_workload(base.workload).case("mission", dtype=base.dtypes[0])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_the_sanitizer_passes_every_default(causal: bool) -> None:
+    case = find_workload("attention").case("mission", dtype="float16", causal=causal)
     target = make_target("cuda")
-    variant = _default(base, case, target.facts(), target.toolchain())
-    assert sanitize(variant, gpu_trust.built(variant), base.workload, case) == "memcheck: clean, racecheck: clean"
+    variants = [_default(base, case, target.facts(), target.toolchain()) for base in CUDA_BASES]
+    found = sanitize_all([(variant, gpu_trust.built(variant)) for variant in variants], "attention", case)
+    words = {variant.base: found[variant.key] for variant in variants}
+    assert words == {base.name: "memcheck: clean, racecheck: clean" for base in CUDA_BASES}
 
 
 def test_fifty_copies_of_one_program_are_timed_alike_and_none_is_promoted() -> None:
@@ -90,24 +93,29 @@ def test_fifty_copies_of_one_program_are_timed_alike_and_none_is_promoted() -> N
         assert run["promoted"] == [], report
 
 
+@pytest.fixture(scope="module")
+def seat() -> Iterator[Seat]:
+    case = find_workload("attention").case("small", dtype="float16")
+    made = Seat(WorkerSpec("cuda", "attention", case, gpu_trust.QUICK), spare=False)
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("head_dim", [64, 128])
-def test_every_default_verifies(head_dim: int, causal: bool, dtype: str) -> None:
+def test_every_default_verifies(seat: Seat, head_dim: int, causal: bool, dtype: str) -> None:
     bases = [base for base in CUDA_BASES if dtype in base.dtypes]
     case = find_workload("attention").case(f"1x4x300x{head_dim}", dtype=dtype, causal=causal)
-    seat = Seat(WorkerSpec("cuda", "attention", case, gpu_trust.QUICK), spare=False)
+    seat.turn_to(case)
     wrong: dict[str, str] = {}
-    try:
-        facts, toolchain = seat.ready.facts, seat.ready.toolchain
-        variants = [_default(base, case, facts, toolchain) for base in bases]
-        with ThreadPoolExecutor(8) as pool:
-            for variant, built in zip(variants, pool.map(build, variants), strict=True):
-                outcome: Any = seat.verify(variant, built, 2) if isinstance(built, Built) else built
-                if isinstance(outcome, Rejected):
-                    wrong[variant.base] = f"{outcome.stage}: {outcome.reason}: {outcome.detail[:300]}"
-    finally:
-        seat.close()
+    facts, toolchain = seat.ready.facts, seat.ready.toolchain
+    variants = [_default(base, case, facts, toolchain) for base in bases]
+    with ThreadPoolExecutor(8) as pool:
+        for variant, built in zip(variants, pool.map(build, variants), strict=True):
+            outcome: Any = seat.verify(variant, built, 2) if isinstance(built, Built) else built
+            if isinstance(outcome, Rejected):
+                wrong[variant.base] = f"{outcome.stage}: {outcome.reason}: {outcome.detail[:300]}"
     assert not wrong
 
 

@@ -28,6 +28,7 @@
 #include "common/element.cuh"
 #include "common/merge.cuh"
 #include "common/ptx.cuh"
+#include "common/queries.cuh"
 #include "common/softmax.cuh"
 #include "common/swizzle.cuh"
 #include "common/task.cuh"
@@ -63,6 +64,10 @@ using Element = Numbers::Element;
 using Rows = SharedRows<kDim, Config::kSwizzle == Swizzle::kPad, Config::kSwizzle == Swizzle::kXor>;
 using Exp = Exponential<Config::kFastExp>;
 using Scores = float[kRowTiles][Config::kTileK / 8][4];
+constexpr auto kSource = Config::kQueries == Queries::kDirect      ? QuerySource::kGlobal
+                         : Config::kQueries == Queries::kRegisters ? QuerySource::kRegisters
+                                                                   : QuerySource::kShared;
+using WarpQueries = QueryRows<Numbers, Rows, kRowTiles, kSource>;
 
 // Shared memory, in bytes from its start.
 constexpr int kTileBytes = Config::kTileK * Rows::kStrideBytes;
@@ -74,6 +79,8 @@ constexpr int kMergeBytes = kSources == 1 ? 0 : 4 * kSources * kOwnedRows * merg
 constexpr int kSharedBytes = kMergeStart + kMergeBytes > kRingBytes ? kMergeStart + kMergeBytes : kRingBytes;
 static_assert(Config::kSharedBytes == kSharedBytes, "shared_bytes_match");
 static_assert(kSharedBytes <= shared_bytes_per_block(), "fits_shared");
+
+using Merge = Meeting<kDim, kSources, kOwnedRows, kThreads, kInCluster>;
 
 // Groups of cp.async copies: one or two for a tile; this many after the prologue.
 constexpr int kGroupsPerTile = Config::kSplitWaits ? 2 : 1;
@@ -104,10 +111,17 @@ __device__ __forceinline__ void group_sync(const Place& place) {
 struct Ring {
   unsigned smem;
   int tiles;  // in all
+  int most_tiles;  // of the block's rings, the first's: this many or one fewer
 
   __device__ __forceinline__ Ring(const Task<Element>& task, const Place& place, unsigned smem_start)
       : smem(smem_start + kQueryBytes + place.split * kGroupBytes),
-        tiles(((task.keys + Config::kTileK - 1) / Config::kTileK - place.source + kSources - 1) / kSources) {}
+        tiles(share(task, place.source)),
+        most_tiles(share(task, place.source - place.split)) {}
+
+  /// How many tiles of the keys fall to a source.
+  static __device__ __forceinline__ int share(const Task<Element>& task, int source) {
+    return ((task.keys + Config::kTileK - 1) / Config::kTileK - source + kSources - 1) / kSources;
+  }
 
   /// Starts the copies of tile `i`, if there is one. Keys and values are two groups of copies where they are waited for apart.
   __device__ __forceinline__ void fill(const Task<Element>& task, const Place& place, int i, int stage) const {
@@ -125,39 +139,6 @@ struct Ring {
   }
 };
 
-/// A warp's queries: fragments in registers, or the address from which to read them for each tile of keys.
-struct WarpQueries {
-  unsigned fragments[kRowTiles][kDim / 16][4];
-  DirectRows<Rows> coming[kRowTiles];
-  unsigned smem;
-
-  __device__ __forceinline__ void fetch(const Task<Element>& task, const Place& place, unsigned smem_start) {
-    smem = smem_start + place.first_row * Rows::kStrideBytes;
-    if constexpr (Config::kQueries == Queries::kDirect) {
-#pragma unroll
-      for (int i = 0; i < kRowTiles; ++i) {
-        const int row = place.first_row + 16 * i;
-        coming[i].fetch(task.q + row * kDim, task.queries - row, place.lane);
-      }
-    } else {
-      copy_rows_async<Rows, Config::kTileQ, kThreads>(smem_start, task.q, task.queries, threadIdx.x);
-    }
-  }
-
-  __device__ __forceinline__ void arrange(int lane) {
-#pragma unroll
-    for (int i = 0; i < kRowTiles; ++i) {
-      if constexpr (Config::kQueries == Queries::kDirect) coming[i].arrange(fragments[i], lane);
-      if constexpr (Config::kQueries == Queries::kRegisters) load_rows<Rows>(fragments[i], smem + i * 16 * Rows::kStrideBytes, lane);
-    }
-  }
-
-  /// Scores against one tile of keys.
-  __device__ __forceinline__ void score(Scores& scores, unsigned keys_smem, int lane) const {
-    score_tile<Numbers, Rows, Config::kTileK, Config::kQueries == Queries::kShared>(scores, fragments, smem, keys_smem, lane);
-  }
-};
-
 /// A warp at work on the tiles of its group's ring.
 struct Worker {
   const Task<Element>& task;
@@ -169,7 +150,9 @@ struct Worker {
   __device__ __forceinline__ unsigned keys_smem(int stage) const { return ring.smem + 2 * stage * kTileBytes; }
   __device__ __forceinline__ int first_key(int i) const { return (place.source + i * kSources) * Config::kTileK; }
 
-  __device__ __forceinline__ void score(Scores& scores, int stage) const { queries.score(scores, keys_smem(stage), place.lane); }
+  __device__ __forceinline__ void score(Scores& scores, int stage) const {
+    queries.template score<Config::kTileK>(scores, keys_smem(stage), place.lane);
+  }
 
   __device__ __forceinline__ void soften(Partial<kRowTiles, kDim>& partial, Scores& scores) const {
     partial.soften<Exp, Config::kLazyRescale>(scores, factor);
@@ -260,31 +243,16 @@ struct Worker {
   }
 };
 
-/// Sends this warp's rows to the blocks that own them; then adds up and stores the rows that this block owns.
-__device__ __forceinline__ void merge(const Partial<kRowTiles, kDim>& partial, const Task<Element>& task, const Place& place,
-                                      unsigned char* shared, float factor) {
-  if constexpr (kInCluster) {
-    if constexpr (!Config::kMergeApart) cluster_arrive();  // else: arrived when the block started
-    cluster_wait();
-  } else if constexpr (!Config::kMergeApart) {
-    __syncthreads();
-  }
-#pragma unroll
-  for (int half = 0; half < 2 * kRowTiles; ++half) {
-    const int row = place.first_row + 8 * half;
-    unsigned to = shared_address(shared + kMergeStart) + (place.source * kOwnedRows + row % kOwnedRows) * merge_stride<kDim> * 4;
-    if constexpr (kInCluster) to = cluster_address(to, row / kOwnedRows);
-    leave_rows<kInCluster>(partial, half, to, place.lane);
-  }
-  if constexpr (kInCluster) {
-    cluster_arrive();
-    cluster_wait();
-  } else {
-    __syncthreads();
-  }
-  const int first = place.rank * kOwnedRows;
-  add_up<Numbers, Exp, kDim, kSources, kOwnedRows, kThreads>(reinterpret_cast<const float*>(shared + kMergeStart), task.out + first * kDim,
-                                                             task.queries - first, threadIdx.x, factor);
+/// Lets a group that has a tile fewer meet as often as the others on the way. The kernel does not need it; racecheck does: of
+/// warps that come to a barrier of the block after unequal numbers of named barriers it reports hazards across that barrier.
+__device__ __forceinline__ void level(const Place& place, const Ring& ring) {
+  if (Config::kKeySplits == 1 || ring.tiles == ring.most_tiles) return;
+  constexpr int kSplit = Config::kSplitWaits ? 1 : 0, kRefill = Config::kStages == (Config::kInterleave ? 2 : 1) ? 1 : 0;
+  // what the last of `most_tiles` tiles costs in run() or run_interleaved()
+  const int missing = Config::kInterleave
+                          ? (ring.tiles == 0 ? kSplit : 1 + (ring.tiles > 1 ? kRefill : 0))
+                          : (ring.tiles == 0 ? 0 : 1) + kSplit + kRefill;
+  for (int i = 0; i < missing; ++i) group_sync(place);
 }
 
 }  // namespace evo
@@ -302,8 +270,12 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
                                                                      v, out, seq_q, seq_kv);
   const unsigned smem = shared_address(shared);
   const Ring ring(task, place, smem);
-  WarpQueries queries;
-  queries.fetch(task, place, smem);
+  WarpQueries queries(smem + place.first_row * Rows::kStrideBytes);
+  if constexpr (kSource == QuerySource::kGlobal) {
+    queries.fetch(task.q + place.first_row * kDim, task.queries - place.first_row, place.lane);
+  } else {
+    copy_rows_async<Rows, Config::kTileQ, kThreads>(smem, task.q, task.queries, threadIdx.x);
+  }
 #pragma unroll
   for (int i = 0; i < Config::kStages; ++i) ring.fill(task, place, i, i);
 
@@ -324,7 +296,17 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
     worker.run(partial);
   }
   if constexpr (kSources > 1) {
-    merge(partial, task, place, shared, factor);
+    level(place, ring);
+    // in room of its own the blocks of a cluster need not wait for each other's rings, only to have started: see above
+    if constexpr (kInCluster && !Config::kMergeApart) cluster_arrive();
+    if constexpr (kInCluster) {
+      cluster_wait();
+    } else if constexpr (!Config::kMergeApart) {
+      __syncthreads();
+    }
+    const Merge merge{smem + kMergeStart, place.rank};
+    merge.send(partial, place.source, place.first_row, place.lane);
+    merge.store<Numbers, Exp>(reinterpret_cast<const float*>(shared + kMergeStart), task.out, task.queries, threadIdx.x, factor);
   } else {
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i) {
