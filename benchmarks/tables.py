@@ -180,7 +180,8 @@ def dashboard_speed(report: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, load {report['load_before']:.1f} before",
     ]
     commit = f"{report['commit'][:12] or 'unknown'}{' with uncommitted changes' if report['dirty'] else ''}"
-    return f"{markdown(['', '', 'asked for: below'], rows)}\n{words[0]} {words[1]}, {report['date']}, commit {commit}.\n"
+    table = markdown(["", "", "asked for: below"], rows)
+    return f"{table}\n{words[0]} {words[1]}, {report['date']}, commit {commit}.\n"
 
 
 def _change(value: float | None) -> str:
