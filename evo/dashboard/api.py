@@ -40,6 +40,9 @@ def get_campaign(request: Request, campaign_id: int) -> JSONResponse:
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     facts = views.campaign_facts(record, campaign)
+    facts["per_s"] = views.rate(record, campaign)
+    facts["promotions"] = [views.plain(item) for item in record.promotions(campaign_id=campaign_id)]
+    facts["events"] = [views.plain(event) for event in record.events(campaign_id)]
     facts["failures"] = [
         {name: row[name] for name in ("stage", "reason", "count", "trial_id")}
         for row in views.failure_rows(record, campaign)

@@ -451,6 +451,13 @@ def test_nothing_but_the_page_is_needed_for_its_first_paint(client: testclient.T
     assert client.get("/").headers["cache-control"] == "no-store"
 
 
+def test_a_campaigns_promotions_and_events_are_facts_too(client: testclient.TestClient) -> None:
+    facts = client.get("/api/campaigns/1").json()
+    assert facts["promotions"][0]["promotion"]["place"]["base"] == "phase4"
+    assert facts["per_s"] > 0
+    assert isinstance(facts["events"], list)
+
+
 @pytest.mark.parametrize("path", ["/campaigns/99999999999999999999", "/trials/99999999999999999999"])
 def test_a_number_beyond_all_numbers_is_not_here_either(client: testclient.TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
