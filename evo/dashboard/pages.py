@@ -45,13 +45,20 @@ def campaigns_page(
 
 
 def campaigns_html(store: Store, number: int = 1, base: str = "", fragment: bool = False) -> HTMLResponse:
-    """A page of campaigns, or its rows alone."""
+    """A page of campaigns, or its rows alone; made anew when the database has changed or a search on it runs."""
     record = store.record()
+    key, version = ("list", number, base, fragment), record.changes()
+    kept: tuple[object, str] = views.remember(record, key, lambda: (None, ""))
+    if kept[0] == version:
+        return HTMLResponse(kept[1])
     found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (number - 1))
     rows = [(campaign, views.best_interval(record, campaign)) for campaign in found[:PAGE]]
     live = any(words.state(campaign) == "running" for campaign, _ in rows)
     facts = {"rows": rows, "page": number, "more": len(found) > PAGE, "base": base, "live": live}
-    return page("_campaign_rows.html" if fragment else "campaigns.html", **facts, database=str(store.url))
+    name = "_campaign_rows.html" if fragment else "campaigns.html"
+    text = templates.get_template(name).render(**facts, database=str(store.url))
+    views.replace(record, key, (None if live else version, text))
+    return HTMLResponse(text)
 
 
 @router.get("/campaigns/{campaign_id}")

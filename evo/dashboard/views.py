@@ -32,6 +32,11 @@ def remember(record: Record, key: tuple[Any, ...], make: Callable[[], T]) -> T:
     return cast(T, kept[key])
 
 
+def replace(record: Record, key: tuple[Any, ...], value: Any) -> None:
+    """Remember this value from now on."""
+    _kept.setdefault(record, {})[key] = value
+
+
 def plain(value: Any) -> Any:
     """Values as strict JSON."""
     from evo.record.lines import plain as strict
@@ -85,7 +90,7 @@ def points_of(record: Record, campaign: Campaign) -> list[Point]:
         points = points + record.points(campaign.id, after=points[-1].id, most=POINTS_MOST)
     else:
         points = record.points(campaign.id, most=POINTS_MOST)
-    _kept[record][key] = (campaign.evaluated, points)
+    replace(record, key, (campaign.evaluated, points))
     return points
 
 

@@ -458,6 +458,22 @@ def test_a_campaigns_promotions_and_events_are_facts_too(client: testclient.Test
     assert isinstance(facts["events"], list)
 
 
+def test_the_list_is_made_anew_when_something_has_happened(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    with open_record(path) as record, testclient.TestClient(make_app(path)) as visitor:
+        first = record.start_campaign(make_spec())
+        assert "running" in visitor.get("/").text
+        trials = fill_campaign(record, first, 20)
+        record.finish_campaign(first, "done", "budget spent")
+        done = visitor.get("/").text
+        assert "running" not in done.partition("<main")[2]
+        assert visitor.get("/").text == done
+        record.start_campaign(make_spec(base="phase5"))
+        assert "phase5" in visitor.get("/").text
+        record.record_trial(first, replace(trials[0], number=20))
+        assert ">21<" in visitor.get("/").text
+
+
 @pytest.mark.parametrize("path", ["/campaigns/99999999999999999999", "/trials/99999999999999999999"])
 def test_a_number_beyond_all_numbers_is_not_here_either(client: testclient.TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
