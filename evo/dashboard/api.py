@@ -41,6 +41,9 @@ def get_campaign(request: Request, campaign_id: int) -> JSONResponse:
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     facts = views.campaign_facts(record, campaign)
+    facts["per_s"] = views.rate(record, campaign)
+    facts["promotions"] = [views.plain(item) for item in record.promotions(campaign_id=campaign_id)]
+    facts["events"] = [views.plain(event) for event in record.events(campaign_id)]
     facts["failures"] = [
         {name: row[name] for name in ("stage", "reason", "count", "trial_id")}
         for row in views.failure_rows(record, campaign)
@@ -65,7 +68,9 @@ def get_points(
     """Thinned to about 2,500 trials; every improvement is kept. Knob values are indices into `knobs`."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
+    points = (
+        record.points(campaign_id, after=after, most=views.POINTS_MOST) if after else views.points_of(record, campaign)
+    )
     facts: dict[str, Any] = views.points_table(campaign, points)
     if not after:
         facts["progress"] = views.progress_facts(campaign, points)
