@@ -8,9 +8,10 @@ The trials are made up, not measured: only the dashboard is timed here. Needs De
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from evo.provenance import git_state  # noqa: E402
 from evo.record import Interval, Origin, Trial, open_record  # noqa: E402
+from evo.targets.host import HostTarget  # noqa: E402
 from tests.synthetic import (  # noqa: E402
     make_base,
     make_space,
@@ -126,58 +128,128 @@ def paint_times(address: str, path: str, visits: int) -> dict[str, float]:
     return {name: round(statistics.median(values), 1) for name, values in times.items()}
 
 
-POLL = """
-import json, sys, time, urllib.request
-seen, evaluated, turn = 0, -1, 0
+# A page that watches a campaign, as static/page.js: new points every 1.8 s, the lists every 6 s, the analysis every
+# 8 s or less often if it takes long. "on" begins as a page is opened; the points of that are not polling.
+PAGE = """
+import json, select, sys, time, urllib.request
+site, campaign = sys.argv[1], sys.argv[2]
+def get(path):
+    return json.load(urllib.request.urlopen(site + path))
+watching = False
 while True:
-    time.sleep(1.8)
-    turn += 1
-    whole = str(turn % 4 == 0).lower()  # as static/page.js asks
-    answer = json.load(urllib.request.urlopen(f"{sys.argv[1]}?after={seen}&evaluated={evaluated}&whole={whole}"))
-    evaluated = answer["evaluated"]
-    seen = max(answer.get("points", {}).get("id", []) or [seen])
+    pause = max(0.0, due - time.monotonic()) if watching else None
+    if select.select([sys.stdin], [], [], pause)[0]:
+        watching = sys.stdin.readline().strip() == "on"
+        if watching:
+            points = get(f"/api/campaigns/{campaign}/points")
+            get(f"/api/campaigns/{campaign}/analysis")
+            get(f"/api/campaigns/{campaign}/importance")
+            seen, evaluated = points["id"][-1] if points["id"] else 0, -1
+            analysed = listed = time.monotonic()
+            rest, due = 8.0, time.monotonic() + 1.8
+        print("ready", flush=True)
+        continue
+    begun = time.monotonic()
+    whole = begun - listed > 6
+    listed = begun if whole else listed
+    news = get(f"/campaigns/{campaign}/live?after={seen}&evaluated={evaluated}&whole={str(whole).lower()}")
+    evaluated, seen = news["evaluated"], max(news.get("points", {}).get("id") or [seen])
+    if time.monotonic() - analysed > rest:
+        again = time.monotonic()
+        get(f"/api/campaigns/{campaign}/analysis")
+        get(f"/api/campaigns/{campaign}/importance")
+        analysed = time.monotonic()
+        rest = max(8.0, 40 * (analysed - again))
+    due = begun + 1.8
 """
 
 
-def slowdown(database: Path, rounds: int, seconds: float) -> dict[str, float]:
-    """How much slower outcomes are recorded while a page of the running campaign polls, in interleaved rounds.
+def build_forever(results: Any, iterations: int) -> None:
+    """A builder's stand-in: a fixed amount of work per variant, for ever."""
+    seed = b"variant"
+    while True:
+        seed = hashlib.pbkdf2_hmac("sha256", seed, b"build", iterations)
+        results.put(seed)
 
-    The stand-in for a search only computes made-up outcomes and records them one by one as fast as it can. Beside
-    the rates, the processor time that the server takes per second of being polled: it does not depend on what else
-    the machine is doing.
+
+def slowdown(database: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """How much slower a search is while a page polls its campaign, in pairs of windows one after the other.
+
+    The stand-in for a search keeps every core busy with builds, as compilers do, and records each variant when it is
+    built. The slowdown is the median over pairs of (rate alone / rate watched) - 1, with its bootstrap interval.
+    Beside it the processor time that the server takes while it is polled, as a share of the whole machine: what it
+    takes, builders cannot have, and it does not depend on what else the machine is doing.
     """
     rng = np.random.default_rng(1)
+    cores = os.cpu_count() or 1
     base = make_base()
-    configurations = make_space().sample(rng, 4000)
-    rates: dict[bool, list[float]] = {False: [], True: []}
+    variants = [(c, make_variant_record(c, base=base)) for c in make_space().sample(rng, 4000)]
+    results: Any = multiprocessing.Queue(maxsize=2 * cores)
+    builders = [
+        multiprocessing.Process(target=build_forever, args=(results, 120_000), daemon=True) for _ in range(cores)
+    ]
+    pairs: list[tuple[float, float]] = []
     server_s = watched_s = 0.0
     with open_record(database) as record, serving(database) as (address, server):
         campaign_id = record.start_campaign(make_spec(budget=None))
+        page = subprocess.Popen(
+            [sys.executable, "-c", PAGE, address, str(campaign_id)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for builder in builders:
+            builder.start()
         number = 0
-        for turn in range(2 * rounds):
-            watched = turn % 2 == 1
-            url = f"{address}/campaigns/{campaign_id}/live"
-            poller = subprocess.Popen([sys.executable, "-c", POLL, url]) if watched else None
-            time.sleep(1.0)
-            used, begun, done = processor_s(server), time.perf_counter(), 0
+
+        def window() -> float:
+            """Variants recorded per second."""
+            nonlocal number
+            begun, first = time.perf_counter(), number
             while time.perf_counter() - begun < seconds:
-                configuration = configurations[number % len(configurations)]
-                trial = Trial(number, make_variant_record(configuration, base=base), outcome_of(configuration, rng))
-                record.record_trial(campaign_id, replace(trial, worker="gpu 0"))
-                number, done = number + 1, done + 1
-            took = time.perf_counter() - begun
-            rates[watched].append(done / took)
-            if poller is not None:
-                server_s, watched_s = server_s + processor_s(server) - used, watched_s + took
-                poller.terminate()
-                poller.wait()
+                results.get()
+                configuration, variant = variants[number % len(variants)]
+                record.record_trial(campaign_id, Trial(number, variant, outcome_of(configuration, rng), worker="gpu 0"))
+                number += 1
+            return (number - first) / (time.perf_counter() - begun)
+
+        def turn(page_is: str) -> float:
+            nonlocal server_s, watched_s
+            assert page.stdin is not None
+            assert page.stdout is not None
+            print(page_is, file=page.stdin, flush=True)
+            page.stdout.readline()
+            used, begun = processor_s(server), time.perf_counter()
+            rate = window()
+            if page_is == "on":
+                server_s += processor_s(server) - used
+                watched_s += time.perf_counter() - begun
+            return rate
+
+        window()  # the first also starts what starts once
+        turn("on")
+        server_s = watched_s = 0.0
+        for pair in range(rounds):
+            order = ("off", "on") if pair % 2 else ("on", "off")
+            rates = {page_is: turn(page_is) for page_is in order}
+            pairs.append((rates["off"], rates["on"]))
+        for builder in builders:
+            builder.terminate()
+        page.terminate()
+        page.wait()
         record.finish_campaign(campaign_id, "done", "measured")
-    alone, watched_rate = statistics.median(rates[False]), statistics.median(rates[True])
+    ratios = np.array([alone / watched for alone, watched in pairs])
+    drawn = np.median(rng.choice(ratios, (4000, len(ratios))), axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    found = {"": np.median(ratios), "_low": low, "_high": high}
     return {
-        "recorded_per_s_alone": round(alone, 1),
-        "recorded_per_s_watched": round(watched_rate, 1),
-        "search_slowdown_percent": round(100 * (alone / watched_rate - 1), 2),
-        "server_percent_of_one_core": round(100 * server_s / watched_s, 2),
+        "pairs": rounds,
+        "window_s": seconds,
+        "recorded": number,
+        "recorded_per_s_alone": round(statistics.median(alone for alone, _ in pairs), 1),
+        "recorded_per_s_watched": round(statistics.median(watched for _, watched in pairs), 1),
+        **{f"search_slowdown_percent{name}": round(100 * (float(ratio) - 1), 2) for name, ratio in found.items()},
+        "server_percent_of_the_machine": round(100 * server_s / watched_s / cores, 2),
     }
 
 
@@ -192,17 +264,20 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--database", type=Path, help="keep the filled database here and use it if it exists")
     parser.add_argument("--visits", type=int, default=7)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--rounds", type=int, default=10, help="pairs of windows")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of one window")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         database = arguments.database or Path(folder) / "results.db"
         if not database.exists():
             fill(database, SIZES)
         open_record(database, upgrade=True).close()
+        state = git_state(ROOT)
         result: dict[str, Any] = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "machine": {"processor": HostTarget().facts().name, "cores": os.cpu_count()},
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "commit": state.sha,
+            "dirty": state.dirty,
             "trials": sum(SIZES),
             "campaigns": len(SIZES),
             "database_mib": round(database.stat().st_size / 2**20),
@@ -212,12 +287,14 @@ def main() -> int:
             result["list"] = paint_times(address, "/", arguments.visits)
             result["campaign_of_5000"] = paint_times(address, "/campaigns/1", arguments.visits)
         result["polling"] = slowdown(database, arguments.rounds, arguments.seconds)
+    result["load_after"] = round(os.getloadavg()[0], 2)
     result["targets"] = TARGETS
-    result["met"] = {
-        "list_first_paint_ms": result["list"]["first_paint_ms"] < TARGETS["list_first_paint_ms"],
-        "campaign_first_paint_ms": result["campaign_of_5000"]["first_paint_ms"] < TARGETS["campaign_first_paint_ms"],
-        "search_slowdown_percent": result["polling"]["search_slowdown_percent"] < TARGETS["search_slowdown_percent"],
+    found = {
+        "list_first_paint_ms": result["list"]["first_paint_ms"],
+        "campaign_first_paint_ms": result["campaign_of_5000"]["first_paint_ms"],
+        "search_slowdown_percent": result["polling"]["search_slowdown_percent"],
     }
+    result["met"] = {name: value < TARGETS[name] for name, value in found.items()}
     text = json.dumps(result, indent=2) + "\n"
     print(text, end="")
     if arguments.output:

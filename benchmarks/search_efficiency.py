@@ -1,10 +1,12 @@
 """How few trials does each proposer need? Plays every proposer on every space whose times are all known.
 
-    python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl
+    python -m benchmarks.search_efficiency run --seeds 0:25 --runs build/search_runs.jsonl --time-limit 600
     python -m benchmarks.search_efficiency report --runs build/search_runs.jsonl
+    python -m benchmarks.search_efficiency compare --runs build/search_runs.jsonl
 
-`run` appends one line per run and skips runs that are there already, so it may be stopped and taken up. `report` writes
-benchmarks/results/search_efficiency.json, the plots beside it, and prints the table.
+`run` plays the study of search_plan.py, appends one line per run and skips runs that are there already, so it may be
+stopped and taken up. `report` writes benchmarks/results/search_efficiency.json and the plots beside it and prints the
+table.
 
 Score of a run: mean over its evaluations of (random's expectation - best so far) / (random's expectation - optimum), up
 to the evaluation where random search is expected to have covered 95 % of the way from median to optimum; 0 is random
@@ -16,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +33,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.search_peers import OWN, PEERS, peer
-from benchmarks.search_spaces import judged_space, space_names
+from benchmarks import kernel_tuner_peers
+from benchmarks.search_peers import peer
+from benchmarks.search_plan import PARTS, Planned, planned
+from benchmarks.search_spaces import judged_space
 from evo.outcome import Measured, Rejected, Stage
 
 Array = npt.NDArray[Any]
 RESULT = Path("benchmarks/results/search_efficiency.json")
+RUNS = Path("build/search_runs.jsonl")
 CHECKPOINTS = (25, 50, 100, 200, 400)
 COVERED = 0.95
 SCORED_MOST = 200
 FINALISTS, RETIMED = 3, 20
 
 
-@lru_cache(maxsize=16)
+@cache
 def random_expectation(name: str, budget: int) -> tuple[Array, int]:
     """Expected best of n draws without replacement for n = 1, 2, ..., and the evaluation that ends the score.
 
@@ -72,22 +78,26 @@ def play(name: str, proposer_name: str, seed: int, budget: int, noise: float) ->
     """One search: the true time after each evaluation of what would be promoted then, and what it cost."""
     judged = judged_space(name)
     rng = np.random.default_rng([seed, 7])
-    began = time.process_time()
-    proposer = peer(proposer_name, judged.space, seed, budget)
     true: list[float] = []
     told: list[float] = []
-    while len(true) < budget:
-        asked = proposer.ask(1)
-        if not asked:
-            break
-        (configuration,) = asked
-        row = int(judged.space.row_numbers(np.array([configuration.indices]))[0])
-        exact = float(judged.times_us[row])
-        disturbed = exact * float(np.exp(noise * rng.standard_normal())) if noise else exact
+
+    def look(indices: tuple[int, ...]) -> float:
+        """Evaluate: the time that is told, nan for a failure."""
+        exact = float(judged.times_us[int(judged.space.row_numbers(np.array([indices]))[0])])
         true.append(exact)
-        told.append(disturbed)
-        ran = np.isfinite(exact)
-        proposer.tell(configuration, Measured((disturbed,)) if ran else Rejected(Stage.BUILD, "recorded_failure"))
+        told.append(exact * float(np.exp(noise * rng.standard_normal())) if noise else exact)
+        return told[-1]
+
+    began = time.process_time()
+    if proposer_name.startswith(kernel_tuner_peers.PREFIX):
+        strategy = proposer_name.removeprefix(kernel_tuner_peers.PREFIX)
+        kernel_tuner_peers.search(strategy, judged.space, seed, budget, look)
+    else:
+        proposer = peer(proposer_name, judged.space, seed, budget)
+        while len(true) < budget and (asked := proposer.ask(1)):
+            time_us = look(asked[0].indices)
+            failed = Rejected(Stage.BUILD, "recorded_failure")
+            proposer.tell(asked[0], Measured((time_us,)) if np.isfinite(time_us) else failed)
     cpu_s = time.process_time() - began
     curve = promoted(np.array(true), np.array(told), noise, rng)
     return {
@@ -135,29 +145,44 @@ def first_within(name: str, curve: Array, factor: float) -> int | None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Play what is asked for and not there yet, cheap proposers and low seeds first."""
+    """Play what is asked for and not there yet, what matters most first; each run is written as it ends."""
     path: Path = arguments.runs
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = {(r["space"], r["proposer"], r["seed"], r["noise"], r["budget"]) for r in read_runs(path)}
-    low, high = (int(s) for s in arguments.seeds.split(":"))
-    wanted = [
-        (space, proposer, seed, noise, arguments.budget)
-        for seed in range(low, high)
-        for noise in arguments.noise
-        for proposer in arguments.proposers
-        for space in arguments.spaces or space_names()
-    ]
-    missing = [w for w in wanted if (w[0], w[1], w[2], w[3], w[4]) not in done]
+    done = {Planned(r["space"], r["proposer"], r["seed"], r["noise"], r["budget"]) for r in read_runs(path)}
+    wanted = planned(arguments)
+    missing = [one for one in wanted if one not in done]
     print(f"{len(missing)} runs of {len(wanted)} to play", flush=True)
-    with ProcessPoolExecutor(arguments.jobs) as pool, path.open("a") as file:
-        futures = [
-            pool.submit(play, space, proposer, seed, budget, noise) for space, proposer, seed, noise, budget in missing
-        ]
-        for number, future in enumerate(as_completed(futures), 1):
-            file.write(json.dumps(future.result(), separators=(",", ":")) + "\n")
+    for name in {one.space for one in missing}:
+        random_expectation(name, 3000)  # before the pool forks, so that its processes share every space
+    with path.open("a") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # an earlier line was cut short
+        for number, found in enumerate(_played(missing, arguments.jobs, arguments.time_limit), 1):
+            file.write(json.dumps(found, separators=(",", ":")) + "\n")
             file.flush()
             if number % 100 == 0:
                 print(f"{number} of {len(missing)}", flush=True)
+
+
+def _played(missing: list[Planned], jobs: int, time_limit_s: float | None) -> Iterator[dict[str, Any]]:
+    """Runs in the order they end; none is begun that may outlast the time limit, judged by the longest so far."""
+    began, longest = time.monotonic(), 0.0
+    waiting = iter(missing)
+    started: dict[Future[dict[str, Any]], float] = {}
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        while True:
+            late = time_limit_s is not None and time.monotonic() - began + longest > time_limit_s
+            while len(started) < jobs and not late and (one := next(waiting, None)) is not None:
+                future = pool.submit(play, one.space, one.proposer, one.seed, one.budget, one.noise)
+                started[future] = time.monotonic()
+            if not started:
+                return
+            for future in wait(started, return_when=FIRST_COMPLETED).done:
+                longest = max(longest, time.monotonic() - started.pop(future))
+                if future.exception() is not None:
+                    print(f"a run failed: {future.exception()!r}", flush=True)
+                    continue
+                yield future.result()
 
 
 def read_runs(path: Path) -> Iterator[dict[str, Any]]:
@@ -198,7 +223,7 @@ def _median_or_none(counts: list[int | None]) -> float | None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the summary and the plots from the runs played."""
-    runs = list(read_runs(arguments.runs))
+    runs = [one for path in arguments.runs for one in read_runs(path)]
     cells: dict[tuple[float, str, str], list[dict[str, Any]]] = {}
     for one in runs:
         cells.setdefault((one["noise"], one["proposer"], one["space"]), []).append(one)
@@ -212,33 +237,21 @@ def report(arguments: argparse.Namespace) -> None:
         "covered": COVERED,
         "scored_most": SCORED_MOST,
         "spaces": _describe(sorted({r["space"] for r in runs})),
-        "means": _means(rows),
         "rows": rows,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
-    for line in table(summary):
-        print(line)
     from benchmarks.search_plots import draw
+    from benchmarks.search_tables import peers
+
+    print(peers(summary))
 
     draw([r for r in runs if r["noise"] == 0], arguments.output.parent)
 
 
-def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each proposer over all spaces of a kind, every space weighing the same."""
-    found = []
-    for noise, proposer in sorted({(r["noise"], r["proposer"]) for r in rows}):
-        of_proposer = [r for r in rows if (r["noise"], r["proposer"]) == (noise, proposer)]
-        for kind in ("measured", "made up", "all"):
-            chosen = [
-                r for r in of_proposer if kind == "all" or r["space"].startswith("made-up") == (kind == "made up")
-            ]
-            if chosen:
-                found.append({"noise": noise, "proposer": proposer, "kind": kind, **_mean_of(chosen)})
-    return found
+def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one proposer over several spaces, every space weighing the same."""
 
-
-def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def mean(pick: Any) -> float:
         return round(float(np.mean([pick(r) for r in rows])), 4)
 
@@ -259,17 +272,29 @@ def _mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(summary: dict[str, Any], kind: str = "all", noise: float = 0.0) -> Iterable[str]:
-    """The Markdown table for the README, best score first."""
-    yield "| proposer | score | of the optimum at 50 / 100 / 200 / 400 | within 1 % at 200 | within 5 % | CPU s |"
-    yield "|---|---|---|---|---|---|"
-    means = [m for m in summary["means"] if (m["kind"], m["noise"]) == (kind, noise)]
-    for mean in sorted(means, key=lambda m: -m["score"]):
-        reached = [mean["fraction"].get(str(n)) for n in (50, 100, 200, 400)]
-        fractions = " / ".join("-" if f is None else f"{f:.3f}" for f in reached)
-        shares = f"{mean['within_1_at_200']:.0%} | {mean['within_5_at_200']:.0%}"
-        scored = f"{mean['score']:.2f} ± {mean['score_error']:.2f}"
-        yield f"| {mean['proposer']} | {scored} | {fractions} | {shares} | {mean['cpu_s']:.1f} |"
+def compare(arguments: argparse.Namespace) -> None:
+    """Write what each other proposer gains over evo on the same spaces and seeds, run by run."""
+    runs = [one for path in arguments.runs for one in read_runs(path) if one["noise"] == 0]
+    by_name: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
+    for one in runs:
+        by_name.setdefault(one["proposer"], {})[one["space"], one["seed"], one["budget"]] = one
+    ours = by_name.pop("evo")
+    rows = [_paired(name, ours, theirs) for name, theirs in sorted(by_name.items()) if ours.keys() & theirs.keys()]
+    summary = {"format": "evo_search_pairs", "commit": _commit(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    arguments.output.write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _paired(name: str, ours: dict[Any, dict[str, Any]], theirs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    pairs = sorted(ours.keys() & theirs.keys())
+    gains = np.array([theirs[pair]["score"] - ours[pair]["score"] for pair in pairs])
+    shares = {
+        f"{key}_{who}": round(float(np.mean([of[p][key] is not None and of[p][key] <= 200 for p in pairs])), 3)
+        for key in ("within_1", "within_5")
+        for who, of in (("evo", ours), ("other", theirs))
+    }
+    facts = {"proposer": name, "pairs": len(pairs), "spaces": len({pair[0] for pair in pairs})}
+    error = float(gains.std() / len(pairs) ** 0.5)
+    return {**facts, "gain": round(float(gains.mean()), 4), "error": round(error, 4), **shares}
 
 
 def _describe(names: list[str]) -> dict[str, Any]:
@@ -299,16 +324,21 @@ def main() -> None:
     player = commands.add_parser("run", help="play searches")
     player.add_argument("--seeds", default="0:25", help="first:last+1")
     player.add_argument("--budget", type=int, default=400)
-    player.add_argument("--noise", type=float, nargs="+", default=[0.0], help="relative, e.g. 0 0.03 0.06")
-    player.add_argument("--proposers", nargs="+", default=[*OWN, *PEERS])
+    player.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), help="of the study, in order")
+    player.add_argument("--proposers", nargs="+", default=None, help="these instead of the study's parts")
+    player.add_argument("--noise", type=float, nargs="+", default=[0.0], help="with --proposers: relative, 0.03 0.06")
     player.add_argument("--spaces", nargs="+", default=None)
     player.add_argument("--jobs", type=int, default=os.cpu_count())
+    player.add_argument("--time-limit", type=float, default=None, help="seconds after which nothing is begun")
     reporter = commands.add_parser("report", help="summarise what was played")
     reporter.add_argument("--output", type=Path, default=RESULT)
-    for command in (player, reporter):
-        command.add_argument("--runs", type=Path, default=Path("build/search_runs.jsonl"))
+    comparer = commands.add_parser("compare", help="pairs of runs: evo against each other proposer")
+    comparer.add_argument("--output", type=Path, default=RESULT.with_name("search_ideas.json"))
+    comparer.add_argument("--runs", type=Path, nargs="+", default=[RUNS])
+    player.add_argument("--runs", type=Path, default=RUNS)
+    reporter.add_argument("--runs", type=Path, nargs="+", default=[RUNS])
     arguments = parser.parse_args()
-    (run if arguments.command == "run" else report)(arguments)
+    {"run": run, "report": report, "compare": compare}[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,28 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from benchmarks.search_ideas import IDEAS
 from evo.outcome import Outcome
 from evo.search import Proposer, make_proposer
+from evo.search.evolution import PARTS, EvoProposer
 from evo.search.history import Indices
 from evo.search.proposer import HistoryProposer
 from evo.space import SearchSpace
 
 POPULATION = 12
-OWN = ("evo", "evo-insight", "evo-free")
-PEERS = ("random", "tpe", "tpe-ordered", "genetic", "differential", "cmaes", "nsgaii")
+ABLATIONS = {  # name -> the part of evo that is taken away
+    "evo-free": "speed",
+    "evo-insight": "breeding",
+    **{f"evo without {part}": part for part in PARTS if part not in ("speed", "breeding")},
+}
 
 
 def peer(name: str, space: SearchSpace, seed: int, budget: int) -> Proposer:
-    """Any proposer of this project, or one of the two peers of this file."""
+    """Any proposer of this project, one with a part taken away, or one of the peers of this file."""
+    if name in IDEAS:
+        return IDEAS[name](space, seed, budget)
+    if name in ABLATIONS:
+        return EvoProposer(space, seed, budget=budget, without=(ABLATIONS[name],))
     if name == "genetic":
         return GeneticPeer(space, seed, budget=budget)
     if name == "differential":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def _recordings() -> dict[str, Path]:
     return {f"{p.parent.name}/{p.name.removesuffix('.json.gz')}": p for p in (ROOT / "recordings").glob("*/*.json.gz")}
 
 
-@lru_cache(maxsize=4)
+@cache
 def judged_space(name: str) -> JudgedSpace:
     """Load or make the space of this name."""
     if name in MADE_UP:

@@ -11,8 +11,9 @@ from typing import Protocol
 from evo.base import Base
 from evo.errors import InputError
 from evo.outcome import Built, Done, Measured, Outcome, Rejected, Stage
+from evo.patience import Patience
 from evo.record import Event, Interval, Origin, Record, Trial, VariantRecord
-from evo.search import Proposer
+from evo.search import Descent, Proposer
 from evo.space import Configuration, SearchSpace, Value
 from evo.variant import Variant, make_variant
 
@@ -123,12 +124,14 @@ class Campaign:
     budget: int | None = None
     time_limit_s: float | None = None
     watch: Callable[[Progress], None] = lambda _: None
+    patience: Patience | None = None
     progress: Progress = field(init=False)
     _next: int = field(init=False, default=0)
     _pending: dict[int, _Pending] = field(init=False, default_factory=dict)
     _binaries: dict[str, int] = field(init=False, default_factory=dict)  # binary hash -> first trial with it
     _outcomes: dict[int, Outcome] = field(init=False, default_factory=dict)  # of trials that own a binary
     _twins: dict[int, list[_Pending]] = field(init=False, default_factory=dict)  # waiting for that trial's outcome
+    _numbers: dict[tuple[int, ...], int] = field(init=False, default_factory=dict)  # configuration -> its trial
     _exhausted: bool = field(init=False, default=False)
     _beat_at: float = field(init=False, default=0.0)
 
@@ -148,6 +151,9 @@ class Campaign:
                 raise InputError(f"--resume: {words}: {error}") from None
             outcome = trial.outcome
             self.proposer.tell(configuration, outcome)
+            self._numbers[configuration.indices] = trial.number
+            if self.patience is not None:
+                self.patience.note(outcome)
             self._count(trial.number, outcome)
             self._next = max(self._next, trial.number + 1)
             self._outcomes[trial.number] = outcome
@@ -173,6 +179,8 @@ class Campaign:
             return "budget spent"
         if self.time_limit_s is not None and self.progress.elapsed_s >= self.time_limit_s:
             return "time limit reached"
+        if self.patience is not None and self.patience.reason:
+            return self.patience.reason
         return "every admissible configuration tried" if self._exhausted else ""
 
     def _left(self) -> int | None:
@@ -196,14 +204,18 @@ class Campaign:
             pending = _Pending(
                 self._next, configuration, self.binding.variant(configuration), self._origin(configuration), time.time()
             )
+            self._numbers[configuration.indices] = self._next
             self._next += 1
             self._pending[pending.number] = pending
             self.fleet.submit_build(pending.number, pending.variant)
 
     def _origin(self, configuration: Configuration) -> Origin:
+        """Operator and parents, these as numbers of trials; a parent known from elsewhere has none."""
         describe = getattr(self.proposer, "origin", None)
-        found = describe(configuration) if describe is not None else None
-        return found if isinstance(found, Origin) else Origin(operator=str(found or ""))
+        if describe is None:
+            return Origin()
+        descent: Descent = describe(configuration)
+        return Origin(descent.operator, tuple(self._numbers[p] for p in descent.parents if p in self._numbers))
 
     def _settle(self, finished: list[Done]) -> None:
         trials: list[Trial] = []
@@ -249,6 +261,9 @@ class Campaign:
         if isinstance(outcome, Measured):
             outcome = replace(outcome, built=None)  # kept by many; a binary is not
         self.proposer.tell(pending.configuration, outcome)
+        if self.patience is not None:
+            expected = getattr(self.proposer, "expected_gain", None)
+            self.patience.note(outcome, expected() if expected is not None else None)
         self._count(pending.number, outcome)
         log = outcome.detail if isinstance(outcome, Rejected) and outcome.stage == Stage.BUILD else ""
         trial = Trial(

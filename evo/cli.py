@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from evo import __version__
+from evo.cli_bases import bases_app
+from evo.cli_elites import elites, export, promote, record
+from evo.cli_options import (
+    BAD_INPUT,
+    DONE,
+    INTERRUPTED,
+    NOTHING_VALID,
+    BaseOption,
+    CaseOption,
+    CausalOption,
+    DbOption,
+    DtypeOption,
+    JsonOption,
+    end_cleanly_on_signals,
+    print_json,
+)
 from evo.cli_runs import dashboard, report, runs_app
+from evo.cli_usage import Group, UsageError, usage_words
+from evo.cli_variants import bench, build, profile, replay_trial, verify
 from evo.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,58 +37,34 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="evo",
-    help="Tune templated GPU kernels: breed variants, measure them on a fleet, promote what is provably better.",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     add_completion=False,
 )
-bases_app = typer.Typer(help="The kernels that can be tuned.", no_args_is_help=True)
-db_app = typer.Typer(help="Care of results.db.", no_args_is_help=True)
-app.add_typer(bases_app, name="bases")
-app.add_typer(db_app, name="db")
-app.add_typer(runs_app, name="runs")
-app.command()(dashboard)
-app.command()(report)
-
-DONE, NOTHING_VALID, BAD_INPUT = 0, 1, 2
-
-BaseOption = Annotated[str, typer.Option("--base", "-b", help="A base by name (`evo bases list`) or its YAML file.")]
-CaseOption = Annotated[str, typer.Option("--case", "--shape", help="mission, tiny, ... or BxHxSxD, BxHxSq:SkvxD.")]
-DtypeOption = Annotated[str, typer.Option(help="float16, bfloat16 or float32; empty: the base's first.")]
-CausalOption = Annotated[bool, typer.Option("--causal", help="With the causal mask.")]
-DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
+db_app = typer.Typer(cls=Group, help="Care of results.db.", no_args_is_help=True)
 
 
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=True)
+        code = app(prog_name="evo", standalone_mode=False)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
+    except typer.Abort:
+        _fail("stopped", INTERRUPTED)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its help is the answer
+            print(error)
+            sys.exit(BAD_INPUT)
+        _fail(usage_words(error), BAD_INPUT)
+    sys.exit(code or DONE)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"evo: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-def _end_cleanly(*_: object) -> NoReturn:
-    """Ctrl-C or a request to terminate, once: what is under way is then finished and recorded undisturbed."""
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _end_cleanly_on_signals() -> None:
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, _end_cleanly)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, default=str))
 
 
 def parse_duration(text: str) -> float | None:
@@ -85,6 +78,21 @@ def parse_duration(text: str) -> float | None:
     if seconds <= 0:
         raise InputError(f"--time-limit {text}: expected more than 0 seconds")
     return seconds
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"evo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Tune templated GPU kernels: breed variants, measure them on a fleet, promote what is provably better."""
 
 
 @app.command()
@@ -102,6 +110,13 @@ def search(
     recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster instead of starting one here.")] = "",
     gpu_type: Annotated[str, typer.Option(help="Use only GPUs of this type in the cluster, e.g. L4.")] = "",
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many evaluations that promise no gain above the noise.")
+    ] = None,
+    control: Annotated[str, typer.Option(help="random: a share of the trials is random, to compare with.")] = "",
+    control_share: Annotated[
+        float | None, typer.Option(help="Share of the trials for --control.", show_default="0.2")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
     ] = False,
@@ -126,6 +141,7 @@ def search(
     from evo import present
     from evo.tune import SearchRequest
     from evo.tune import search as run
+    from evo.watch import watching
 
     if not base and recording is None:
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
@@ -133,6 +149,8 @@ def search(
         raise InputError(f"--budget {budget}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
+    if patience is not None and patience < 1:
+        raise InputError(f"--patience {patience}: expected at least 1")
     if rounds < 5:
         raise InputError(f"--rounds {rounds}: expected at least 5")
     for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
@@ -160,18 +178,31 @@ def search(
         build_timeout_s=build_timeout,
         run_timeout_s=run_timeout,
         own_budget=budget is None,
+        patience=patience,
+        control_share=_parse_control(control, control_share),
     )
     if not resume:
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
-    _end_cleanly_on_signals()
-    with present.watcher(quiet=as_json) as watcher:
+    end_cleanly_on_signals()
+    with watching(quiet=as_json) as watcher:
         result = run(request, watch=watcher.watch, say=watcher.say)
     if as_json:
-        _print_json(present.search_document(result))
+        print_json(present.search_document(result))
     else:
         present.print_search(result)
     if result.progress.valid == 0:
         sys.exit(NOTHING_VALID)
+
+
+def _parse_control(control: str, share: float | None) -> float | None:
+    """The share of the trials that random search proposes; None without a control arm. Raises: InputError."""
+    if control not in ("", "random"):
+        raise InputError(f"--control {control}: expected random")
+    if share is not None and not control:
+        raise InputError(f"--control-share {share:g}: expected --control random with it")
+    if share is not None and not 0 < share < 1:
+        raise InputError(f"--control-share {share:g}: expected more than 0 and less than 1")
+    return (0.2 if share is None else share) if control else None
 
 
 def _offer_resume(request: SearchRequest, *, ask: bool) -> SearchRequest:
@@ -191,350 +222,6 @@ def _offer_resume(request: SearchRequest, *, ask: bool) -> SearchRequest:
     return replace(request, resume=typer.confirm(f"{words[0].upper()}{words[1:]}. Go on with it?", default=True))
 
 
-@bases_app.command("list")
-def bases_list(as_json: JsonOption = False) -> None:
-    """List the bases.
-
-    Example: evo bases list
-    """
-    from evo import present
-    from evo.base import base_paths, load_base
-
-    rows = []
-    for name, path in base_paths().items():
-        base = load_base(path)
-        rows.append(
-            {
-                "name": name,
-                "target": base.language,
-                "workload": base.workload,
-                "knobs": len(base.knobs),
-                "doc": base.doc,
-            }
-        )
-    if as_json:
-        _print_json(rows)
-    else:
-        present.print_rows(rows)
-
-
-@bases_app.command("show")
-def bases_show(
-    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
-    case: CaseOption = "",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    arch: Annotated[str, typer.Option(help="Device facts for the rules.")] = "sm_89",
-    as_json: JsonOption = False,
-) -> None:
-    """Show a base's knobs, rules and number of admissible configurations.
-
-    Example: evo bases show phase4 --arch sm_90
-    """
-    from evo import present
-    from evo.inspect import describe_base
-
-    document = describe_base(name, case=case, dtype=dtype, causal=causal, arch=arch)
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_base(document)
-
-
-@bases_app.command("check")
-def bases_check(
-    name: Annotated[str, typer.Argument(help="A base's name or YAML.")],
-    case: CaseOption = "",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    arch: Annotated[str, typer.Option(help="Build for this architecture.")] = "sm_89",
-    places: Annotated[int, typer.Option(help="Configurations around which values are compared.")] = 6,
-    as_json: JsonOption = False,
-) -> None:
-    """Prove that every value of every knob changes the binary; name dead knobs and duplicate programs.
-
-    Example: evo bases check phase4 --arch sm_90
-    """
-    from evo import present
-    from evo.inspect import check_base
-
-    report = check_base(name, case=case, dtype=dtype, causal=causal, arch=arch, places=places)
-    if as_json:
-        _print_json(asdict(report))
-    else:
-        present.print_live(report)
-    if not report.holds:
-        sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def build(
-    base: BaseOption,
-    case: CaseOption = "",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    arch: ArchOption = "",
-    knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Build one variant and show registers, spills and shared memory. Needs no GPU.
-
-    Example: evo build --base phase4 --arch sm_89 -k tile_q=64
-    """
-    from evo import present
-    from evo.inspect import build_one
-
-    document = build_one(base, case=case, dtype=dtype, causal=causal, arch=arch, knobs=knob or [])
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_build(document)
-    if document["rejected"]:
-        sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def elites(
-    base: Annotated[str, typer.Option("--base", "-b", help="Only this base.")] = "",
-    db: DbOption = "results.db",
-    history: Annotated[bool, typer.Option("--history", help="Also those of before.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the promoted variants, the best three per base, case, dtype and architecture.
-
-    Example: evo elites --base phase4
-    """
-    from evo import present
-    from evo.record import open_record
-
-    with open_record(db, create=False) as record:
-        rows = [present.elite_row(elite) for elite in record.elites(base=base or None, history=history)]
-    if as_json:
-        _print_json(rows)
-    else:
-        hint = "No elites yet: a search promotes what holds in its final comparison"
-        present.print_rows(
-            rows, empty=hint, hide=("configuration", "since", "until") if not history else ("configuration",)
-        )
-
-
-@app.command()
-def promote(
-    campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
-    db: DbOption = "results.db",
-    rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
-    ray_address: Annotated[str, typer.Option(help="Join this Ray cluster.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Re-measure a campaign's best against the incumbent and the baselines; crown or refuse.
-
-    Example: evo promote 3 --rounds 100
-    """
-    from evo import present
-    from evo.tune import promote_campaign
-
-    if rounds < 5:
-        raise InputError(f"--rounds {rounds}: expected at least 5")
-    _end_cleanly_on_signals()
-    with present.watcher(quiet=as_json) as watcher:
-        result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
-    if as_json:
-        _print_json(present.search_document(result))
-    else:
-        present.print_crowning(result)
-    if result.crowning is None or not result.crowning.reigning:
-        sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def export(
-    base: BaseOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
-    case: CaseOption = "",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    arch: ArchOption = "",
-    kind: Annotated[str, typer.Option("--format", help="header, json or t4.")] = "header",
-    db: DbOption = "results.db",
-    as_json: JsonOption = False,
-) -> None:
-    """Write the champion of a base as a kernel header, a JSON artifact or a T4 file.
-
-    Example: evo export --base phase4 -o attention_config.h
-    """
-    from evo.export import find_champion, latency_words, ratio_words, write_file
-    from evo.interchange import champion_file
-    from evo.record import open_record
-
-    case_name = f"{case}-causal" if case and causal else case
-    with open_record(db, create=False) as record:
-        champion = find_champion(record, base, case_name=case_name or None, dtype=dtype or None, arch=arch or None)
-        text = champion_file(record, champion, kind)
-    write_file(out, text)
-    campaign = champion.campaign
-    document: dict[str, Any] = {
-        "file": str(out),
-        "format": kind,
-        "base": base,
-        "case": campaign.case_name,
-        "dtype": campaign.dtype,
-    }
-    document |= {"arch": campaign.arch, "variant": champion.variant.key, "time_us": champion.time_us}
-    document |= {"ratio": champion.ratio, "anchor": champion.anchor, "replay": campaign.replay or None}
-    if as_json:
-        _print_json(document)
-        return
-    print(f"{out}: {base}, case {campaign.case_name} {campaign.dtype}, {campaign.arch}")
-    print(f"{latency_words(champion)}; {ratio_words(champion)}")
-    if campaign.replay:
-        print(f"replayed, {campaign.replay}: not measured here")
-
-
-@app.command()
-def verify(
-    base: BaseOption = "",
-    case: CaseOption = "",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    knob: Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")] = None,
-    seeds: Annotated[int, typer.Option(help="Fresh seeds per case.")] = 3,
-    elites: Annotated[
-        bool, typer.Option("--elites", help="Every promoted variant instead, as after a new driver; demote what fails.")
-    ] = False,
-    db: DbOption = "results.db",
-    as_json: JsonOption = False,
-) -> None:
-    """Check one variant, or all promoted ones, against the float64 oracle on every case, fresh inputs each time.
-
-    Example: evo verify --base cpu_attention -k exp=polynomial
-    """
-    from evo import present
-    from evo.inspect import verify_one
-
-    if elites:
-        _verify_elites(base, seeds=seeds, db=db, as_json=as_json)
-        return
-    if not base:
-        raise InputError("--base: expected a base's name, or --elites")
-    document = verify_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], seeds=seeds)
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_verification(document)
-    if document["rejected"]:
-        sys.exit(NOTHING_VALID)
-
-
-def _verify_elites(base: str, *, seeds: int, db: str, as_json: bool) -> None:
-    from evo import present
-    from evo.recheck import verify_elites
-
-    with present.watcher(quiet=as_json) as watcher:
-        verdicts = [asdict(verdict) for verdict in verify_elites(db=db, base=base, seeds=seeds, say=watcher.say)]
-    if as_json:
-        _print_json(verdicts)
-    else:
-        present.print_rows([{**row, "variant": row["variant"][:12]} for row in verdicts], empty="No elites")
-    if any(verdict["fate"] == "demoted" for verdict in verdicts):
-        sys.exit(NOTHING_VALID)
-
-
-@app.command("replay-trial")
-def replay_trial(
-    trial: Annotated[int, typer.Argument(help="A trial's id, as `evo runs CAMPAIGN` lists them.")],
-    within: Annotated[float, typer.Option(help="Largest change of the median, in percent, that still counts.")] = 10.0,
-    db: DbOption = "results.db",
-    as_json: JsonOption = False,
-) -> None:
-    """Rebuild and re-measure one recorded variant from the database alone: does it reproduce?
-
-    Example: evo replay-trial 17
-    """
-    from evo import present
-    from evo.recheck import replay_trial as run
-
-    if not 0 <= within <= 1000:
-        raise InputError(f"--within {within:g}: expected 0 to 1000 percent")
-    document = run(trial, db=db, within=within / 100)
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_reproduction(document)
-    if not document["reproduces"]:
-        sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def bench(
-    base: BaseOption,
-    case: CaseOption = "mission",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    iters: Annotated[int, typer.Option(help="Rounds; each times every contender once.")] = 100,
-    knob: Annotated[
-        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
-    ] = None,
-    db: DbOption = "results.db",
-    as_json: JsonOption = False,
-) -> None:
-    """Time one variant beside PyTorch's backends: p50 with its interval.
-
-    Example: evo bench --base phase4 --shape mission --iters 100
-    """
-    from evo import present
-    from evo.inspect import bench_one
-
-    document = bench_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], iters=iters, db=db)
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_bench(document)
-    if document["rejected"]:
-        sys.exit(NOTHING_VALID)
-
-
-@app.command()
-def profile(
-    base: BaseOption,
-    case: CaseOption = "mission",
-    dtype: DtypeOption = "",
-    causal: CausalOption = False,
-    knob: Annotated[
-        list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
-    ] = None,
-    db: DbOption = "results.db",
-    as_json: JsonOption = False,
-) -> None:
-    """Read Nsight Compute's counters of one variant: tensor pipe, stalls, bank conflicts, occupancy, bandwidth.
-
-    Example: evo profile --base phase5
-    """
-    from evo import present
-    from evo.inspect import profile_one
-
-    document = profile_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], db=db)
-    if as_json:
-        _print_json(document)
-    else:
-        present.print_profile(document)
-
-
-@app.command()
-def record(
-    campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: recordings/<gpu>/<base>.json.gz.")] = None,
-    db: DbOption = "results.db",
-) -> None:
-    """Write a measured campaign as a recording that the replay target plays.
-
-    Example: evo record 1
-    """
-    from evo.tune import record_campaign
-
-    print(record_campaign(campaign, out=out, db=db))
-
-
-@app.command()
 def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
     """Say what of GPU, driver, compilers, profilers, disk and database is there, and what its absence costs.
 
@@ -545,7 +232,7 @@ def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
 
     findings = examine(db)
     if as_json:
-        _print_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         present.print_findings(findings)
 
@@ -560,6 +247,26 @@ def db_upgrade(db: DbOption = "results.db") -> None:
 
     upgrade_database(db)
     print(f"{db}: up to date")
+
+
+for command in (
+    elites,
+    promote,
+    export,
+    build,
+    verify,
+    replay_trial,
+    bench,
+    profile,
+    record,
+    doctor,
+    report,
+    dashboard,
+):
+    app.command()(command)
+app.add_typer(runs_app, name="runs")
+app.add_typer(bases_app, name="bases")
+app.add_typer(db_app, name="db")
 
 
 if __name__ == "__main__":

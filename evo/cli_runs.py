@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from evo.cli_options import CampaignArgument, DbOption, JsonOption, print_json
+from evo.cli_usage import Group
 from evo.errors import InputError
 
-runs_app = typer.Typer(help="Recorded campaigns: list, show, export.", invoke_without_command=True)
-
-DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
+runs_app = typer.Typer(cls=Group, help="Recorded campaigns: list, show, export.", invoke_without_command=True)
 
 
 @runs_app.callback()
@@ -37,7 +34,7 @@ def runs(
     with open_record(db, create=False) as record:
         rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
     if as_json:
-        print(json.dumps(rows, indent=2, default=str))
+        print_json(rows)
     else:
         hint = "No campaigns yet: evo search --base cpu_attention --budget 40"
         present.print_rows(rows, empty=hint, hide=("dtype", "proposer"))
@@ -50,21 +47,26 @@ def runs_show(
     limit: Annotated[int, typer.Option(help="Rows at the most.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a campaign's trials, the fastest first.
+    """Show how a campaign ended and its trials, the fastest first; with a random control arm, what evolution gained.
 
     Example: evo runs show 3 --limit 10
     """
     from evo import present
+    from evo.arms import arms_of
     from evo.record import open_record
 
     _check_limit(limit)
     with open_record(db, create=False) as record:
-        record.campaign(campaign)
+        found = record.campaign(campaign)
         rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
+        arms = arms_of(record, campaign) if found.control_share else None
     if as_json:
-        print(json.dumps(rows, indent=2, default=str))
-    else:
-        present.print_rows(rows, empty="No trials yet")
+        print_json(rows)
+        return
+    print(f"Campaign {campaign} {found.state}{': ' if found.end_reason else ''}{found.end_reason}")
+    if arms is not None:
+        print(arms.sentence)
+    present.print_rows(rows, empty="No trials yet", hide=("parents",))
 
 
 def _check_limit(limit: int) -> None:
@@ -82,7 +84,6 @@ def runs_export(
 
     Example: evo runs export 3 -o trials.csv
     """
-    from evo.errors import InputError
     from evo.export import json_text, write_file
     from evo.interchange import t4_of_campaign, trials_csv, trials_parquet
     from evo.record import open_record

@@ -13,17 +13,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evo.arms import Arms, arms_of
 from evo.base import Base, find_base
 from evo.campaign import Binding, Campaign, Progress
 from evo.errors import InputError, WorkersLost
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Contest, Measured, Outcome
+from evo.patience import Patience
 from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
 from evo.record import CampaignSpec, Event, Place, Record, open_record
 from evo.search import make_proposer
+from evo.search.control import with_control
 from evo.space import Configuration, Knob, SearchSpace
 from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording, save_recording
@@ -61,6 +64,8 @@ class SearchRequest:
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
     own_budget: bool = False  # with resume: the campaign's own budget instead of this one
+    patience: int | None = None  # evaluations without prospect that end the search
+    control_share: float | None = None  # of the trials that random search proposes; None: no control arm
 
 
 @dataclass(slots=True)
@@ -76,6 +81,7 @@ class SearchResult:
     replay: str  # empty, or whose recorded times these are
     contest: Contest | None = None
     crowning: Crowning | None = None
+    arms: Arms | None = None  # what evolution gained over the random arm, where there was one
     default_time: Interval | None = None
 
 
@@ -267,6 +273,8 @@ def search_with(
     seeds += _known_elites(record, binding, place)
     stream = _stream(request.seed, unfinished.evaluated if unfinished is not None else 0)
     proposer = make_proposer(request.proposer, binding.space, stream, budget=request.budget, seeds=seeds)
+    if request.control_share is not None:
+        proposer = with_control(proposer, request.control_share, stream)
     if unfinished is None:
         campaign_id = _start_campaign(record, request, stage, binding, place, fleet, replay)
     else:
@@ -276,6 +284,8 @@ def search_with(
     campaign = Campaign(
         record, campaign_id, binding, proposer, fleet, request.budget, request.time_limit_s, watch=watch
     )
+    if request.patience is not None:
+        campaign.patience = Patience(request.patience)
     campaign.progress.anchor = fleet.ready.anchor
     if unfinished is not None:
         if not record.settle(campaign_id):
@@ -291,6 +301,7 @@ def search_with(
             check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
             prove_harness(fleet, record, campaign_id, binding, stage.target, say)
         result.reason = campaign.run()
+        result.arms = arms_of(record, campaign_id)
         _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
     except KeyboardInterrupt:
         result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"
@@ -339,13 +350,15 @@ def _to_resume(record: Record, request: SearchRequest, stage: Setting, place: Pl
 
 
 def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequest:
-    """The request with proposer, seed, budget and time limit of the campaign that it goes on with."""
+    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with."""
     return replace(
         request,
         proposer=campaign.proposer,
         seed=campaign.seed,
         budget=campaign.budget if request.own_budget else request.budget,
         time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
+        patience=request.patience or campaign.patience,
+        control_share=campaign.control_share,
     )
 
 
@@ -371,6 +384,8 @@ def _start_campaign(
             environment=describe_environment(ready.facts, ready.toolchain, ready.torch, binding.base.path.parent),
             constants=dict(binding.constants),
             budget=request.budget,
+            patience=request.patience,
+            control_share=request.control_share,
             options={
                 "time_limit_s": request.time_limit_s,
                 "case": asdict(stage.case) if stage.case is not None and stage.recording is None else None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from evo.dashboard.family import gain_over_parents
 from evo.record import Campaign, Interval, Point, RecordedTrial, Samples
 
 RANDOM_OPERATORS = ("random", "control")  # drawn evenly from the space whenever they come
@@ -87,16 +89,27 @@ def knob_effects(knobs: Sequence[Mapping[str, Any]], points: Sequence[Point]) ->
     effects = []
     for knob in knobs:
         name = knob["name"]
+        times: dict[tuple[bool, Any], list[float]] = {}
+        tried: Counter[tuple[bool, Any]] = Counter()
+        for point in points:
+            if name not in point.configuration:
+                continue
+            value = typed(point.configuration[name])
+            tried[value] += 1
+            if point.time_us is not None:
+                times.setdefault(value, []).append(point.time_us)
         boxes = []
         for value in knob["values"]:
-            mine = [p for p in points if p.configuration.get(name) == value and name in p.configuration]
-            # 1 == True in Python: knobs of numbers and of truth values must not mix.
-            mine = [p for p in mine if isinstance(p.configuration[name], bool) == isinstance(value, bool)]
-            times = [p.time_us for p in mine if p.time_us is not None]
-            box = quartiles(times) if times else {"count": 0}
-            boxes.append({"value": value_word(value), "rejected": len(mine) - len(times), **box})
+            found = times.get(typed(value), [])
+            box = quartiles(found) if found else {"count": 0}
+            boxes.append({"value": value_word(value), "rejected": tried[typed(value)] - len(found), **box})
         effects.append({"knob": name, "boxes": boxes})
     return effects
+
+
+def typed(value: Any) -> tuple[bool, Any]:
+    """1 and True are one key of a dictionary; here they are two."""
+    return isinstance(value, bool), value
 
 
 def importances(knobs: Sequence[Mapping[str, Any]], points: Sequence[Point]) -> list[tuple[str, float]]:
@@ -112,27 +125,22 @@ def importances(knobs: Sequence[Mapping[str, Any]], points: Sequence[Point]) -> 
 
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions: dict[str, Any] = {
-        k["name"]: optuna.distributions.CategoricalDistribution(tuple(k["values"])) for k in varied
-    }
-    trials = [
-        optuna.trial.create_trial(
-            value=p.time_us,
-            params={name: p.configuration[name] for name in distributions},
-            distributions=distributions,
-        )
-        for p in measured
-        if all(name in p.configuration for name in distributions)
-    ]
+    from evo.dashboard.study import study_of
+
+    choices = {k["name"]: tuple(k["values"]) for k in varied}
+    complete = [p for p in measured if all(name in p.configuration for name in choices)]
+    pairs = [({name: p.configuration[name] for name in choices}, cast(float, p.time_us)) for p in complete]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = optuna.create_study(direction="minimize")
-        study.add_trials(trials)
-        found = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study_of(choices, pairs), evaluator=evaluator)
     return sorted(((name, float(share)) for name, share in found.items()), key=lambda pair: -pair[1])
+
+
+def thinned(ordered: Sequence[float], most: int = 200) -> tuple[list[float], list[float]]:
+    """(percent of the values up to here, value) at no more than `most` evenly spaced ranks, first and last included."""
+    ranks = [int(r) for r in np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).round())]
+    return [round(100 * (rank + 1) / len(ordered), 2) for rank in ranks], [ordered[rank] for rank in ranks]
 
 
 def occupancy(intervals: Sequence[Interval], *, bins: int = 120) -> dict[str, Any] | None:
@@ -193,7 +201,8 @@ def lineage(best: RecordedTrial, trials: Mapping[int, RecordedTrial], *, most: i
         parents = [trials[number] for number in current.origin.parents if number in trials]
         parent = min(parents, key=lambda t: t.time_us if t.time_us is not None else math.inf, default=None)
         changed = changes(parent.configuration, current.configuration) if parent is not None else []
-        steps.append({"trial": current, "parents": list(current.origin.parents), "changed": changed})
+        gain = gain_over_parents(current, trials)
+        steps.append({"trial": current, "parents": list(current.origin.parents), "changed": changed, "gain": gain})
         current = parent
     return steps
 

@@ -36,15 +36,26 @@ def list_campaigns(
 
 @router.get("/campaigns/{campaign_id}", summary="One campaign")
 def get_campaign(request: Request, campaign_id: int) -> JSONResponse:
-    """The campaign's facts, rejections by stage and reason, and its fastest trials."""
+    """The campaign's facts, rejections by stage and reason, its fastest trials, the ancestry of the best, and what
+    evolution gained over the random control arm, where it had one."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     facts = views.campaign_facts(record, campaign)
+    facts["per_s"] = views.rate(record, campaign)
+    facts["promotions"] = [views.plain(item) for item in record.promotions(campaign_id=campaign_id)]
+    facts["events"] = [views.plain(event) for event in record.events(campaign_id)]
     facts["failures"] = [
         {name: row[name] for name in ("stage", "reason", "count", "trial_id")}
         for row in views.failure_rows(record, campaign)
     ]
     facts["fastest"] = [views.plain(trial) for trial in views.fastest(record, campaign)]
+    arms = views.arms_facts(record, campaign)
+    facts["arms"] = arms.document() if arms is not None else None
+    facts["lineage"] = [
+        {"id": step["trial"].id, "number": step["trial"].number, "operator": step["trial"].origin.operator}
+        | {"time_us": step["trial"].time_us, "parents": step["parents"], "changed": step["changed"]}
+        for step in views.lineage_steps(record, campaign)
+    ]
     return JSONResponse(facts)
 
 
@@ -57,7 +68,9 @@ def get_points(
     """Thinned to about 2,500 trials; every improvement is kept. Knob values are indices into `knobs`."""
     record = record_of(request)
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
+    points = (
+        record.points(campaign_id, after=after, most=views.POINTS_MOST) if after else views.points_of(record, campaign)
+    )
     facts: dict[str, Any] = views.points_table(campaign, points)
     if not after:
         facts["progress"] = views.progress_facts(campaign, points)

@@ -11,9 +11,11 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
 from evo.dashboard.render import plotly_path, templates
+from evo.dashboard.store import Store
 from evo.errors import InputError
+from evo.record import Samples
 
-PAGE = 50  # campaigns on one page
+PAGE = 25  # campaigns on one page
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,12 +41,24 @@ def database(request: Request) -> str:
 def campaigns_page(
     request: Request, p: Annotated[int, Query(ge=1)] = 1, base: str = "", fragment: bool = False
 ) -> HTMLResponse:
-    record = record_of(request)
-    found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (p - 1))
+    return campaigns_html(request.app.state.store, p, base, fragment)
+
+
+def campaigns_html(store: Store, number: int = 1, base: str = "", fragment: bool = False) -> HTMLResponse:
+    """A page of campaigns, or its rows alone; made anew when the database has changed or a search on it runs."""
+    record = store.record()
+    key, version = ("list", number, base, fragment), record.changes()
+    kept: tuple[object, str] = views.remember(record, key, lambda: (None, ""))
+    if kept[0] == version:
+        return HTMLResponse(kept[1])
+    found = record.campaigns(base=base or None, limit=PAGE + 1, offset=PAGE * (number - 1))
     rows = [(campaign, views.best_interval(record, campaign)) for campaign in found[:PAGE]]
     live = any(words.state(campaign) == "running" for campaign, _ in rows)
-    facts = {"rows": rows, "page": p, "more": len(found) > PAGE, "base": base, "live": live}
-    return page("_campaign_rows.html" if fragment else "campaigns.html", **facts, database=database(request))
+    facts = {"rows": rows, "page": number, "more": len(found) > PAGE, "base": base, "live": live}
+    name = "_campaign_rows.html" if fragment else "campaigns.html"
+    text = templates.get_template(name).render(**facts, database=str(store.url))
+    views.replace(record, key, (None if live else version, text))
+    return HTMLResponse(text)
 
 
 @router.get("/campaigns/{campaign_id}")
@@ -62,18 +76,20 @@ def campaign_live(
     record = record_of(request)
     campaign = record.campaign(campaign_id)
     state = words.state(campaign)
-    answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated}
+    answer: dict[str, Any] = {"state": state, "evaluated": campaign.evaluated, "parts": {}}
+    whole = whole or state != "running"
+    if campaign.evaluated == evaluated and not whole:
+        return JSONResponse(answer)
     facts = {"campaign": campaign, "state": state, "rate": views.rate(record, campaign)}
     facts["interval"] = views.best_interval(record, campaign)
-    parts = {"summary": templates.get_template("_summary.html").render(**facts)}
+    answer["parts"]["summary"] = templates.get_template("_summary.html").render(**facts)
     if campaign.evaluated != evaluated:
         points = record.points(campaign_id, after=after, most=views.POINTS_MOST)
         answer["points"] = views.points_table(campaign, points)
-    if whole or state != "running":
+    if whole:
         lists = views.campaign_page(record, campaign)
         for name in ("failures", "fastest", "lineage"):
-            parts[name] = templates.get_template(f"_{name}.html").render(**lists)
-    answer["parts"] = parts
+            answer["parts"][name] = templates.get_template(f"_{name}.html").render(**lists)
     return JSONResponse(answer)
 
 
@@ -118,9 +134,15 @@ def variant_page(request: Request, key: str) -> HTMLResponse:
         elites=record.elites(variant_key=key),
         champion=found,
         best=best,
-        samples=[{"label": s.name, "l2": s.l2, "values_us": s.values_us} for s in samples],
+        samples=[_series(s, found.anchor) for s in samples] if found is not None else [],
         database=database(request),
     )
+
+
+def _series(samples: Samples, anchor: str) -> dict[str, Any]:
+    own = samples.name == "variant"
+    label = "variant" if own else views.timed(samples.name, anchor)
+    return {"label": label, "l2": samples.l2, "own": own, "values_us": samples.values_us}
 
 
 @router.get("/compare")
@@ -132,6 +154,10 @@ def compare_page(request: Request, a: Annotated[str, Query()] = "", b: Annotated
     if len(chosen) == 2:
         best = [record.trial(c.best_trial_id) if c.best_trial_id is not None else None for c in chosen]
         first, second = (trial.configuration if trial is not None else {} for trial in best)
+        if chosen[0].base != chosen[1].base:  # only what both bases have can be compared
+            first, second = (
+                {k: v for k, v in mine.items() if k in other} for mine, other in ((first, second), (second, first))
+            )
         facts["changed"] = analysis.changes(first, second) if first and second else []
         facts["intervals"] = [views.best_interval(record, campaign) for campaign in chosen]
         facts["curves"] = views.compare_facts(record, chosen)
@@ -170,4 +196,4 @@ def _operations(document: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 @router.get("/static/plotly.js")
 def plotly_script() -> FileResponse:
     """Plotly's script from the installed package; its address in pages carries the version, so it may be kept."""
-    return FileResponse(plotly_path(), media_type="text/javascript", headers={"Cache-Control": "max-age=31536000"})
+    return FileResponse(plotly_path(), media_type="text/javascript")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -36,6 +38,15 @@ def plotly_version() -> str:
         return ""
 
 
+def asset(name: str) -> str:
+    """A script or style of this package, whole."""
+    return (Path(__file__).parent / "static" / name).read_text(encoding="utf-8")
+
+
+# In every page's head, so that nothing else has to arrive before the first paint.
+HEAD = {"style": asset("style.css"), "theme": asset("theme.js")}
+THEME_HASH = base64.b64encode(hashlib.sha256(HEAD["theme"].encode()).digest()).decode()
+
 templates = Environment(
     loader=PackageLoader("evo.dashboard"),
     autoescape=select_autoescape(default=True),
@@ -44,5 +55,5 @@ templates = Environment(
 )
 templates.filters.update(words.FILTERS)
 templates.globals.update(
-    version=__version__, standalone=False, asset_version=asset_version(), plotly_version=plotly_version()
+    version=__version__, standalone=False, assets=HEAD, asset_version=asset_version(), plotly_version=plotly_version()
 )

@@ -32,13 +32,11 @@ def write_report(record: Record, campaign_id: int, path: str | Path, *, format: 
 
 def report_html(record: Record, campaign_id: int) -> str:
     """The campaign's page with its scripts, styles and data inside: opens anywhere, asks nothing of a network."""
-    from evo.dashboard.render import plotly_path, templates
+    from evo.dashboard.render import HEAD, asset, plotly_path, templates
 
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, most=views.POINTS_MOST)
-    static = Path(__file__).parent / "static"
-    assets = {name: (static / f"{name}.js").read_text(encoding="utf-8") for name in ("theme", "charts", "page")}
-    assets["style"] = (static / "style.css").read_text(encoding="utf-8")
+    points = views.points_of(record, campaign)
+    assets = HEAD | {name: asset(f"{name}.js") for name in ("charts", "page")}
     assets["plotly"] = plotly_path().read_text(encoding="utf-8")
     table = views.points_table(campaign, points) | {"progress": views.progress_facts(campaign, points)}
     return templates.get_template("campaign.html").render(
@@ -56,7 +54,7 @@ def report_html(record: Record, campaign_id: int) -> str:
 def report_markdown(record: Record, campaign_id: int) -> str:
     """The same facts as text: summary, backends, best configurations, knobs, rejections."""
     campaign = record.campaign(campaign_id)
-    points = record.points(campaign_id, most=views.POINTS_MOST)
+    points = views.points_of(record, campaign)
     sections = [_summary(record, campaign, points), _backends(campaign), _fastest(record, campaign)]
     sections += [_knobs(record, campaign), _failures(record, campaign), _conditions(campaign)]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -77,6 +75,9 @@ def _summary(record: Record, campaign: Campaign, points: list[Point]) -> str:
         "Proposer": f"{cell(campaign.proposer)}, seed {campaign.seed}",
         "Device": f"{cell(campaign.environment.device)} ({cell(campaign.arch)}, {cell(campaign.dtype)})",
     }
+    arms = views.arms_facts(record, campaign)
+    if arms is not None:
+        facts["Evolution or chance"] = arms.sentence
     curve = sparkline(analysis.best_so_far(points)[0], analysis.best_so_far(points)[1], campaign.evaluated)
     if curve:
         facts["Best so far"] = f"`{curve}` over {words.count(campaign.evaluated)} evaluations"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
+import asyncio
+import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from evo import __version__
 from evo.dashboard import api, pages
+from evo.dashboard.guard import Guard, is_loopback
 from evo.dashboard.store import Store
 from evo.errors import InputError
-
-COOKIE = "evo_token"
-# Plotly writes style attributes; everything else comes from files of this package.
-POLICY = (
-    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-Next = Callable[[Request], Awaitable[Response]]
 
 
 def serve(
@@ -68,16 +60,9 @@ def check_host(host: str, token: str | None) -> None:
         raise InputError(f"--host {host}: others could connect; set --token as well, or use 127.0.0.1")
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 65536:
+        raise InputError(f"--port {port}: expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -94,8 +79,10 @@ def make_app(db_url: str | Path, *, token: str | None = None, loopback: bool = T
     """The application over one database; opens it at the first request."""
     store = Store(db_url)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(run_in_threadpool(warm, store))
+        await asyncio.wait([warming], timeout=5)  # longer only where the file is locked: then the page says so
         yield
         store.close()
 
@@ -114,35 +101,14 @@ def make_app(db_url: str | Path, *, token: str | None = None, loopback: bool = T
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _handle_errors(app)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Next) -> Response:
-        if loopback and not _names_loopback(request):
-            # A page elsewhere whose name was made to point here must not read this database.
-            return Response("This dashboard answers to localhost only.", status_code=421)
-        if token is not None and not _has_token(request, token):
-            return Response("Open the address with ?token=... that `evo dashboard` printed.", status_code=401)
-        response = await call_next(request)
-        if token is not None and "token" in request.query_params:
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        if not request.url.path.startswith("/static"):
-            response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
+    app.add_middleware(Guard, token=token, loopback=loopback)
     return app
 
 
-def _names_loopback(request: Request) -> bool:
-    name = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return is_loopback(name) or name == "testserver"
-
-
-def _has_token(request: Request, token: str) -> bool:
-    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-    given = (request.query_params.get("token"), request.cookies.get(COOKIE), bearer)
-    return any(secrets.compare_digest(item.encode(), token.encode()) for item in given if item)
+def warm(store: Store) -> None:
+    """Read and render the first page before anyone asks: what is slow the first time is then done."""
+    with contextlib.suppress(InputError):  # no such database yet, or one that cannot be read: the page will say so
+        pages.campaigns_html(store)
 
 
 def _handle_errors(app: FastAPI) -> None:

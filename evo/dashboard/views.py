@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from evo.dashboard import analysis, words
+from evo.arms import Arms, arms_of
+from evo.dashboard import analysis, family, words
 from evo.record import Campaign, Elite, Point, Record, RecordedTrial
 
 POINTS_MOST = 2500  # points drawn: more than a screen can tell apart, few enough to draw at once
@@ -29,6 +31,11 @@ def remember(record: Record, key: tuple[Any, ...], make: Callable[[], T]) -> T:
             kept.pop(next(iter(kept)), None)
         kept[key] = value
     return cast(T, kept[key])
+
+
+def replace(record: Record, key: tuple[Any, ...], value: Any) -> None:
+    """Remember this value from now on."""
+    _kept.setdefault(record, {})[key] = value
 
 
 def plain(value: Any) -> Any:
@@ -74,13 +81,27 @@ def rate(record: Record, campaign: Campaign) -> float | None:
 # --- one campaign ----------------------------------------------------------------------------------------------------
 
 
+def points_of(record: Record, campaign: Campaign) -> list[Point]:
+    """The campaign's trials, thinned; of a campaign that is watched, only what came since the last look is read."""
+    key = ("points", campaign.id)
+    evaluated, points = remember(record, key, lambda: (-1, list[Point]()))
+    if evaluated == campaign.evaluated:
+        return points
+    if points and len(points) + campaign.evaluated - evaluated <= 1.2 * POINTS_MOST:
+        points = points + record.points(campaign.id, after=points[-1].id, most=POINTS_MOST)
+    else:
+        points = record.points(campaign.id, most=POINTS_MOST)
+    replace(record, key, (campaign.evaluated, points))
+    return points
+
+
 def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
     """Trials as columns for the charts; knob values as indices into each knob's list, -1 where a trial has none."""
     knobs = analysis.knob_table(campaign, points)
-    places = [{_typed(value): index for index, value in enumerate(knob["values"])} for knob in knobs]
+    places = [{analysis.typed(value): index for index, value in enumerate(knob["values"])} for knob in knobs]
     names = [knob["name"] for knob in knobs]
     rows = [
-        [place.get(_typed(p.configuration.get(name)), -1) for name, place in zip(names, places, strict=True)]
+        [place.get(analysis.typed(p.configuration.get(name)), -1) for name, place in zip(names, places, strict=True)]
         for p in points
     ]
     return {
@@ -97,11 +118,6 @@ def points_table(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
         "rows": rows,
         "total": campaign.evaluated,
     }
-
-
-def _typed(value: Any) -> tuple[bool, Any]:
-    """1 and True are one key of a dictionary; here they are two."""
-    return isinstance(value, bool), value
 
 
 def progress_facts(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def analysis_facts(record: Record, campaign: Campaign) -> dict[str, Any]:
 
 
 def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
-    points = record.points(campaign.id, most=POINTS_MOST)
+    points = points_of(record, campaign)
     knobs = analysis.knob_table(campaign, points)
     return {
         "effects": analysis.knob_effects(knobs, points),
@@ -133,27 +149,36 @@ def _analyse(record: Record, campaign: Campaign) -> dict[str, Any]:
 
 
 def importance_facts(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
-    """How much each knob decides who is fast. The slowest fact of a page: computed once per twentieth of growth."""
-    step = max(1, campaign.evaluated // 20) if words.state(campaign) == "running" else 1
-    return remember(
-        record, ("importance", campaign.id, campaign.evaluated // step, step), lambda: _weigh(record, campaign)
-    )
+    """How much each knob decides who is fast. The slowest fact of a page: while a search runs, once per tenth more."""
+    running = words.state(campaign) == "running"
+    grown = int(math.log(max(1, campaign.evaluated), 1.1)) if running else campaign.evaluated
+    return remember(record, ("importance", campaign.id, running, grown), lambda: _weigh(record, campaign))
 
 
 def _weigh(record: Record, campaign: Campaign) -> list[tuple[str, float]]:
-    points = record.points(campaign.id, most=POINTS_MOST)
+    points = points_of(record, campaign)
     return analysis.importances(analysis.knob_table(campaign, points), points)
 
 
 def lineage_steps(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
     """The best trial's ancestors, the best first; empty where nothing was measured."""
+    known = _ancestors(record, campaign)
+    return analysis.lineage(known[0], known[1]) if known is not None else []
+
+
+def family_facts(record: Record, campaign: Campaign) -> dict[str, Any] | None:
+    """The drawing of where the best came from; None where it has no recorded parents."""
+    known = _ancestors(record, campaign)
+    return family.family(known[0], known[1]) if known is not None else None
+
+
+def _ancestors(record: Record, campaign: Campaign) -> tuple[RecordedTrial, dict[int, RecordedTrial]] | None:
+    """The best trial, and it and its ancestors by number; None where nothing was measured."""
     best_id = campaign.best_trial_id
-    if best_id is None:
-        return []
-    return remember(record, ("lineage", best_id), lambda: _trace(record, campaign, best_id))
+    return remember(record, ("lineage", best_id), lambda: _trace(record, campaign, best_id)) if best_id else None
 
 
-def _trace(record: Record, campaign: Campaign, best_id: int) -> list[dict[str, Any]]:
+def _trace(record: Record, campaign: Campaign, best_id: int) -> tuple[RecordedTrial, dict[int, RecordedTrial]]:
     best = record.trial(best_id)
     known = {best.number: best}
     wanted = set(best.origin.parents)
@@ -164,7 +189,7 @@ def _trace(record: Record, campaign: Campaign, best_id: int) -> list[dict[str, A
         found = record.trials_numbered(campaign.id, missing)
         known |= {trial.number: trial for trial in found}
         wanted = {number for trial in found for number in trial.origin.parents}
-    return analysis.lineage(best, known)
+    return best, known
 
 
 def failure_rows(record: Record, campaign: Campaign) -> list[dict[str, Any]]:
@@ -194,24 +219,44 @@ def _words_of(record: Record, trial_id: int) -> str:
 def campaign_page(record: Record, campaign: Campaign) -> dict[str, Any]:
     """Everything of a campaign's page that is not a chart."""
     promotions = record.promotions(campaign_id=campaign.id)
+    promotions.sort(key=lambda item: (not item.promotion.accepted, item.promotion.time_us or math.inf))
+    best = fastest(record, campaign)
     return {
         "campaign": campaign,
         "state": words.state(campaign),
         "interval": best_interval(record, campaign),
         "rate": rate(record, campaign),
         "failures": failure_rows(record, campaign),
-        "fastest": fastest(record, campaign),
+        "fastest": best,
+        "shared": shared(best),
         "lineage": lineage_steps(record, campaign),
+        "arms": arms_facts(record, campaign),
+        "family": family_facts(record, campaign),
         "events": record.events(campaign.id)[-30:],
         "promotions": promotions,
         "knobs": campaign.space.get("knobs", []),
     }
 
 
+def arms_facts(record: Record, campaign: Campaign) -> Arms | None:
+    """What evolution gained over the campaign's random arm; None where it had none."""
+    if not campaign.control_share:
+        return None
+    return remember(record, ("arms", campaign.id, campaign.evaluated), lambda: arms_of(record, campaign.id))
+
+
 def fastest(record: Record, campaign: Campaign) -> list[RecordedTrial]:
     """The fastest programs: trials that share a binary count once."""
     trials = record.trials(campaign.id, by_time=True, details=False, limit=4 * FASTEST)
     return [trial for trial in trials if trial.same_as is None][:FASTEST]
+
+
+def shared(trials: Sequence[RecordedTrial] | Sequence[Elite]) -> dict[str, Any]:
+    """Knobs that have one value in all of at least two configurations."""
+    if len(trials) < 2:
+        return {}
+    first, *others = (trial.configuration for trial in trials)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 # --- elites, variants, comparison ------------------------------------------------------------------------------------
@@ -225,10 +270,12 @@ def places(elites: Iterable[Elite]) -> list[dict[str, Any]]:
     found = []
     for place, members in grouped.items():
         champions = [e for e in members if e.rank == 1]
+        reigning = sorted((e for e in members if e.until is None), key=lambda e: e.rank)
         found.append(
             {
                 "place": place,
-                "reigning": sorted((e for e in members if e.until is None), key=lambda e: e.rank),
+                "reigning": reigning,
+                "shared": shared(reigning),
                 "champions": sorted(champions, key=lambda e: -e.since),
             }
         )
@@ -242,33 +289,43 @@ def samples_facts(record: Record, elites: Sequence[Elite]) -> list[dict[str, Any
         for item in record.samples(promotion_id=elite.promotion_id):
             own = item.name == "variant"
             if own or elite.rank == 1:
-                label = f"rank {elite.rank}: {elite.variant_key[:10]}" if own else item.name
+                label = (
+                    f"rank {elite.rank}: {elite.variant_key[:10]}" if own else timed(item.name, elite.promotion.anchor)
+                )
                 series.append({"label": label, "l2": item.l2, "own": own, "values_us": list(item.values_us)})
     return series
 
 
+def timed(name: str, anchor: str) -> str:
+    """What was timed beside a variant, by its name: the anchor is one of PyTorch's backends."""
+    return f"{words.backend(anchor)}, the anchor" if name == "anchor" else words.backend(name)
+
+
 def compare_facts(record: Record, campaigns: Sequence[Campaign]) -> dict[str, Any]:
-    """Best-so-far of each campaign against evaluations and seconds, in time and in ratio to its own anchor."""
-    curves = []
-    for campaign in campaigns:
-        points = record.points(campaign.id, most=POINTS_MOST)
-        best = [p for p in points if p.time_us is not None]
-        steps: list[Point] = []
-        for point in best:
-            if not steps or (point.time_us or 0) < (steps[-1].time_us or 0):
-                steps.append(point)
-        curves.append(
-            {
-                "id": campaign.id,
-                "label": f"{campaign.id}: {campaign.base}, {campaign.proposer}, {campaign.environment.device}",
-                "position": [p.position for p in steps],
-                "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in steps],
-                "time_us": [p.time_us for p in steps],
-                "ratio": [p.ratio for p in steps],
-                "end_position": campaign.evaluated,
-                "end_seconds": round(max((p.at - campaign.started_at for p in points), default=0.0), 3),
-                "all_us": [p.time_us for p in best],
-                "all_ratio": [p.ratio for p in best],
-            }
-        )
-    return {"curves": curves}
+    """Best-so-far of each campaign against evaluations and seconds, in time and in ratio to its own anchor; and how
+    its measured trials are spread, at evenly spaced percents of them."""
+    return {"curves": [_curve(campaign, points_of(record, campaign)) for campaign in campaigns]}
+
+
+def _curve(campaign: Campaign, points: Sequence[Point]) -> dict[str, Any]:
+    measured = [p for p in points if p.time_us is not None]
+    steps: list[Point] = []
+    for point in measured:
+        if not steps or (point.time_us or 0) < (steps[-1].time_us or 0):
+            steps.append(point)
+    times = sorted(p.time_us for p in measured if p.time_us is not None)
+    ratios = sorted((p.ratio for p in measured if p.ratio is not None), reverse=True)
+    percents, spread_us = analysis.thinned(times)
+    ratio_percents, spread_ratio = analysis.thinned(ratios)
+    return {
+        "id": campaign.id,
+        "label": f"{campaign.id}: {campaign.base}, {campaign.proposer}, {campaign.environment.device}",
+        "position": [p.position for p in steps],
+        "seconds": [round(max(0.0, p.at - campaign.started_at), 3) for p in steps],
+        "time_us": [p.time_us for p in steps],
+        "ratio": [p.ratio for p in steps],
+        "end_position": campaign.evaluated,
+        "end_seconds": round(max((p.at - campaign.started_at for p in points), default=0.0), 3),
+        "spread_us": {"percent": percents, "value": spread_us},
+        "spread_ratio": {"percent": ratio_percents, "value": spread_ratio},
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from evo.dashboard.analysis import value_word
@@ -81,13 +81,23 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,}"
 
 
-def knobs(configuration: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value_word(value)}" for name, value in configuration.items())
+def knobs(configuration: Mapping[str, Any], but: Collection[str] = ()) -> str:
+    """A configuration on one line, without the knobs in `but`."""
+    return ", ".join(f"{name}={value_word(value)}" for name, value in configuration.items() if name not in but)
 
 
 def backend(name: str) -> str:
     """A PyTorch backend: "PyTorch flash", or just "PyTorch" where it has only one."""
     return "PyTorch" if name in ("", "torch") else f"PyTorch {name}"
+
+
+def proof(kill_rate: Mapping[str, Any]) -> str:
+    """What became of the wrong kernels that a search first submits to itself."""
+    killed, survived = kill_rate.get("killed"), kill_rate.get("survived")
+    if not isinstance(killed, Mapping) or not isinstance(survived, Mapping):
+        return knobs(kill_rate)
+    through = f"; not caught: {', '.join(survived)}" if survived else ""
+    return f"{len(killed)} of {len(killed) + len(survived)} wrong kernels caught{through}"
 
 
 def short(key: str) -> str:
@@ -119,6 +129,7 @@ FILTERS = {
     "iso": iso,
     "count": count,
     "knobs": knobs,
+    "proof": proof,
     "short": short,
     "state": state,
     "lasted": lasted,

@@ -79,22 +79,23 @@ def _read_counts(connection: sa.Connection, ids: Sequence[int]) -> dict[int, dic
     """Trials, valid trials and the best by campaign, from the covering index."""
     empty = {"evaluated": 0, "valid": 0, "best_us": None, "best_ratio": None, "best_trial_id": None}
     counts: dict[int, dict[str, Any]] = {key: dict(empty) for key in ids}
-    grouped = (
-        sa.select(TrialRow.campaign_id, sa.func.count(), sa.func.count(TrialRow.time_us), sa.func.min(TrialRow.time_us))
+    counted = (
+        sa.select(
+            TrialRow.campaign_id,
+            sa.func.count().label("evaluated"),
+            sa.func.count(TrialRow.time_us).label("valid"),
+            sa.func.min(TrialRow.time_us).label("best_us"),
+        )
         .where(TrialRow.campaign_id.in_(ids))
         .group_by(TrialRow.campaign_id)
+        .subquery()
     )
-    for key, evaluated, valid, best_us in connection.execute(grouped):
-        counts[key] |= {"evaluated": evaluated, "valid": valid, "best_us": best_us}
-        if best_us is not None:
-            best = (
-                sa.select(TrialRow.id, TrialRow.ratio)
-                .where(TrialRow.campaign_id == key, TrialRow.time_us == best_us)
-                .order_by(TrialRow.id)
-                .limit(1)
-            )
-            row = connection.execute(best).one()
-            counts[key] |= {"best_trial_id": row.id, "best_ratio": row.ratio}
+    fastest = sa.and_(TrialRow.campaign_id == counted.c.campaign_id, TrialRow.time_us == counted.c.best_us)
+    best = (TrialRow.id.label("best_trial_id"), TrialRow.ratio.label("best_ratio"))
+    for row in connection.execute(sa.select(counted, *best).outerjoin(TrialRow, fastest)).mappings():
+        found = counts[row["campaign_id"]]
+        if found["best_trial_id"] is None or row["best_trial_id"] < found["best_trial_id"]:  # the first of equals
+            counts[row["campaign_id"]] = {name: row[name] for name in found}
     return counts
 
 
@@ -331,5 +332,6 @@ def read_events(connection: sa.Connection, campaign_id: int, kind: str | None = 
 
 
 def read_intervals(connection: sa.Connection, campaign_id: int) -> list[Interval]:
-    statement = sa.select(IntervalRow).where(IntervalRow.campaign_id == campaign_id).order_by(IntervalRow.started_at)
-    return [Interval(row.worker, row.kind, row.started_at, row.ended_at) for row in connection.execute(statement)]
+    columns = sa.select(IntervalRow.worker, IntervalRow.kind, IntervalRow.started_at, IntervalRow.ended_at)
+    statement = columns.where(IntervalRow.campaign_id == campaign_id).order_by(IntervalRow.started_at)
+    return [Interval(*row) for row in connection.execute(statement)]

@@ -314,6 +314,8 @@ class Record:
     def _user_errors(self) -> Iterator[None]:
         try:
             yield
+        except OverflowError:
+            raise InputError(f"{self.name}: no campaign or trial has so large a number") from None
         except UNUSABLE as error:
             _raise_bugs(error)
             raise InputError(f"{self.name}: {explain(error)}") from None

@@ -41,6 +41,7 @@ class CampaignSpec:
 
     space: {"knobs": [{"name", "values", "default", ...}], "rules": {...}, "size": admissible configurations}.
     replay: empty where times are measured; else the words that say whose recording is played.
+    patience: evaluations without prospect that end it; control_share: of its trials that random search proposes.
     baselines: median device time in microseconds by PyTorch backend, as far as known at the start.
     """
 
@@ -62,6 +63,7 @@ class CampaignSpec:
     anchor: str = ""
     baselines: Mapping[str, float] = field(default_factory=dict)
     kill_rate: JsonObject | None = None
+    control_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

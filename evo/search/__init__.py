@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.expression import nearest_name
-from evo.search.proposer import Proposer
+from evo.search.proposer import Descent, Proposer
 from evo.space import Configuration, SearchSpace
 
 if TYPE_CHECKING:
     from evo.search.optuna_sampler import EvoSampler
 
-__all__ = ["EvoSampler", "Proposer", "make_proposer", "proposer_names"]
+__all__ = ["Descent", "EvoSampler", "Proposer", "make_proposer", "proposer_names"]
 
 OWN = ("evo", "evo-insight", "evo-free", "random")
 OPTUNA = ("tpe", "tpe-ordered", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc")  # short names; others as optuna:NAME
@@ -44,8 +44,8 @@ def make_proposer(
     if name in OWN:
         from evo.search.evolution import EvoProposer
 
-        parts = {"bred": name != "evo-insight", "ranked": name != "evo-free"}
-        return EvoProposer(space, seed, budget=budget, seeds=seeds, **parts)
+        without = {"evo-insight": ("breeding",), "evo-free": ("speed",)}.get(name, ())
+        return EvoProposer(space, seed, budget=budget, seeds=seeds, without=without)
     if name in OPTUNA or name.startswith("optuna:"):
         from evo.search.optuna_adapter import OptunaProposer
 

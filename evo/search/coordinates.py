@@ -25,13 +25,14 @@ ALIGNED_MOST = 32  # further powers of two make no difference
 class Coordinates:
     """Columns for each knob; columns of one group share a length scale, whose prior mean is in `log_lengths`."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, *, identity: bool = True, alignment: bool = True) -> None:
+        """identity, alignment: whether ordered knobs appear by them too."""
         self.space = space
         self.tables: list[tuple[int, Array]] = []  # knob place, table (values, columns)
         self.groups: list[int] = []
         lengths: list[float] = []
         for place, knob in enumerate(space.knobs):
-            for table, length in _knob_tables(knob):
+            for table, length in _knob_tables(knob, identity, alignment):
                 self.tables.append((place, table))
                 self.groups += [len(lengths)] * table.shape[1]
                 lengths.append(length)
@@ -68,7 +69,7 @@ class Coordinates:
         return scales
 
 
-def _knob_tables(knob: Knob) -> list[tuple[Array, float]]:
+def _knob_tables(knob: Knob, identity: bool, alignment: bool) -> list[tuple[Array, float]]:
     count = len(knob.values)
     if count == 1:
         return []
@@ -77,10 +78,10 @@ def _knob_tables(knob: Knob) -> list[tuple[Array, float]]:
     numbers = np.array([float(v) for v in knob.values])
     place = np.log2(numbers) if numbers.min() > 0 else knob.coordinates
     found = [(_scaled(place)[:, None], PLACE_LENGTH)]
-    if 2 < count <= IDENTIFIED_MOST:
+    if identity and 2 < count <= IDENTIFIED_MOST:
         found.append((_indicators(count), IDENTITY_LENGTH))
     whole = (numbers == np.round(numbers)).all() and numbers.min() > 0
-    if count > 2 and knob.kind == "ordinal" and whole and numbers.max() >= WIDE:
+    if alignment and count > 2 and knob.kind == "ordinal" and whole and numbers.max() >= WIDE:
         twos = np.array([np.log2(np.gcd(int(n), ALIGNED_MOST)) for n in numbers])
         if np.ptp(twos) > 0:
             found.append((_scaled(twos)[:, None], ALIGNMENT_LENGTH))

@@ -5,16 +5,17 @@ Modes: `evo` has both; `evo-insight` ranks strangers instead of children; `evo-f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from evo.errors import InputError
 from evo.search.coordinates import Coordinates
 from evo.search.history import Indices
 from evo.search.insight import Insight
 from evo.search.operators import Steps, breed_rows
-from evo.search.pool import Pool
-from evo.search.proposer import HistoryProposer
+from evo.search.pool import Pool, descents_of
+from evo.search.proposer import STRANGER, Descent, HistoryProposer
 from evo.space import Configuration, SearchSpace
 
 POPULATION = 12
@@ -24,8 +25,11 @@ POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of 
 LEAST_RUN = 3  # of them must run before anything can be learned
 
 
+PARTS = ("speed", "validity", "breeding", "polish", "identity", "alignment")  # what an ablation may take away
+
+
 class EvoProposer(HistoryProposer):
-    """Evolution with insights; `bred` and `ranked` switch its two sources of guidance."""
+    """Evolution with insights; `without` names parts to leave out, to show what each is worth."""
 
     def __init__(
         self,
@@ -34,18 +38,24 @@ class EvoProposer(HistoryProposer):
         *,
         budget: int | None = None,
         seeds: Sequence[Configuration] = (),
-        bred: bool = True,
-        ranked: bool = True,
+        without: Collection[str] = (),
     ) -> None:
+        """without: any of PARTS. Without "speed" there is no model at all; without "breeding" it ranks strangers."""
         super().__init__(space, seed, budget=budget, seeds=seeds)
+        unknown = sorted(set(without) - set(PARTS))
+        if unknown:
+            raise InputError(f"proposer: unknown part {unknown[0]!r}, expected {', '.join(PARTS)}")
         self.steps = Steps(space.knobs)
         if space.has_default and space.default.indices not in self.waiting:
             self.waiting.insert(0, space.default.indices)
-            self.operators[space.default.indices] = "default"
-        coordinates = Coordinates(space)
+            self.descents[space.default.indices] = Descent("default")
+        coordinates = Coordinates(space, identity="identity" not in without, alignment="alignment" not in without)
         self.insight = None
-        if ranked and not coordinates.constant:
-            self.insight = Insight(coordinates, Pool(space, self.steps), bred)
+        self.polished = "polish" not in without
+        if "speed" not in without and not coordinates.constant:
+            pool = Pool(space, self.steps)
+            bred, validity = (part not in without for part in ("breeding", "validity"))
+            self.insight = Insight(coordinates, pool, bred=bred, validity=validity)
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""
@@ -54,30 +64,35 @@ class EvoProposer(HistoryProposer):
         ran = int(np.isfinite(history.times_us).sum())
         if missing > 0 or ran < LEAST_RUN:
             drawn = history.random_untaken(self.rng, min(n, missing) if missing > 0 else n)
-            self.operators.update(dict.fromkeys(drawn, "stranger"))
+            self.descents.update(dict.fromkeys(drawn, STRANGER))
             if missing <= 0 or len(drawn) == n or ran < LEAST_RUN:
                 return drawn
             return [*drawn, *self._children(n - len(drawn))]
         if self.insight is None:
             return self._children(n)
         left = None if self.budget is None else self.budget - len(history.trials) - len(history.in_flight)
-        polish = left is not None and left <= POLISHED * (self.budget or 0)
+        polish = self.polished and left is not None and left <= POLISHED * (self.budget or 0)
         ranked = self.insight.propose(self.rng, history, n, polish)
-        self.operators.update(ranked)
+        self.descents.update(ranked)
         return [indices for indices, _ in ranked]
+
+    def expected_gain(self) -> float | None:
+        """Share of the best time that the best untried candidate is expected to save; None without a model of it."""
+        return None if self.insight is None else self.insight.expected_gain(self.history)
 
     def _children(self, n: int) -> Iterator[Indices]:
         """Children of the elites; the admissible ones first, then the others as the nearest admissible."""
         elites = [t.indices for t in self.history.best(POPULATION)]
         if not elites:
             return
-        litter = breed_rows(self.rng, self.steps, np.array(elites), LITTER * n)
+        litter, places = breed_rows(self.rng, self.steps, np.array(elites), LITTER * n)
+        descents = descents_of(elites, places)
         admissible = self.space.admissible(litter)
-        for row in litter[admissible]:
-            indices = tuple(row.tolist())
-            self.operators.setdefault(indices, "child")
-            yield indices
-        for row in litter[~admissible]:
-            indices = self.space.nearest(row).indices
-            self.operators.setdefault(indices, "repaired child")
-            yield indices
+        for place in np.flatnonzero(admissible).tolist():
+            yield self._descends(tuple(litter[place].tolist()), descents[place])
+        for place in np.flatnonzero(~admissible).tolist():
+            yield self._descends(self.space.nearest(litter[place]).indices, descents[place])
+
+    def _descends(self, indices: Indices, descent: Descent) -> Indices:
+        self.descents.setdefault(indices, descent)
+        return indices

@@ -22,7 +22,8 @@ PRIOR_NOISE_SPREAD = 1.5
 PRIOR_LENGTH_SPREAD = 1.0
 STEPS_MOST = 12  # of the length search at one fit; the next fit goes on from there
 JITTER = 1e-6
-SPARE = 64  # rows that may be added before the arrays are copied
+SPARE = 64  # points that may be added before the arrays are copied
+SPARE_POOL = 1024  # candidates that may be
 
 
 class GaussianModel:
@@ -47,9 +48,11 @@ class GaussianModel:
         count = len(points)
         self._factor = np.zeros((count + SPARE, count + SPARE))
         self._factor[:count, :count] = np.linalg.cholesky(covariance)
-        self.pool = (pool * self.inverse).astype(np.float32)
-        self._hold(self._whiten(self.pool))
-        self.variance = self.scale - np.einsum("ij,ij->j", self.whitened, self.whitened)
+        self._size = 0
+        self._pool = np.zeros((0, points.shape[1]), np.float32)
+        self._whitened = np.zeros((count + SPARE, 0), np.float32)
+        self._variance = np.zeros(0, np.float32)
+        self.add_candidates(pool)
 
     def add_point(self, point: Array) -> None:
         """Condition on one more point; its target is given to `mean` with the others."""
@@ -62,28 +65,35 @@ class GaussianModel:
         count = len(self.points)
         if count == len(self._factor):
             self._factor = np.pad(self._factor, ((0, SPARE), (0, SPARE)))
-            self._hold(self.whitened)
+            self._whitened = np.pad(self._whitened, ((0, SPARE), (0, 0)))
         self._factor[count, :count], self._factor[count, count] = white, rest
-        self._whitened[count] = cross
+        self._whitened[count, : self._size] = cross
         self.points = np.vstack([self.points, scaled])
-        self.variance = self.variance - cross * cross
+        self._variance[: self._size] -= cross * cross
 
     def add_candidates(self, pool: Array) -> None:
         """Look at more candidates."""
         scaled = (pool * self.inverse).astype(np.float32)
         whitened = self._whiten(scaled)
-        self.pool = np.vstack([self.pool, scaled])
-        self._hold(np.hstack([self.whitened, whitened]))
-        self.variance = np.concatenate([self.variance, self.scale - np.einsum("ij,ij->j", whitened, whitened)])
+        size = self._size + len(pool)
+        if size > len(self._variance):
+            more = size + SPARE_POOL - len(self._variance)
+            self._pool = np.pad(self._pool, ((0, more), (0, 0)))
+            self._whitened = np.pad(self._whitened, ((0, 0), (0, more)))
+            self._variance = np.pad(self._variance, (0, more))
+        new = slice(self._size, size)
+        self._pool[new], self._whitened[: len(whitened), new] = scaled, whitened
+        self._variance[new] = self.scale - np.einsum("ij,ij->j", whitened, whitened)
+        self._size = size
 
     def mean(self, targets: Array) -> Array:
-        """Posterior mean on the pool for these targets of the points, in the order told."""
+        """Posterior mean on the pool for these targets of the points, in the order told; shape (points, ...)."""
         white: Array = solve_triangular(self.factor, targets, lower=True, check_finite=False)
-        return np.asarray(white.astype(np.float32) @ self.whitened)
+        return np.asarray(white.astype(np.float32).T @ self.whitened)
 
     def deviation(self) -> Array:
         """Posterior standard deviation on the pool."""
-        return np.asarray(np.sqrt(np.maximum(self.variance, 1e-8)))
+        return np.asarray(np.sqrt(np.maximum(self._variance[: self._size], 1e-8)))
 
     def likeness(self, point: Array) -> Array:
         """Prior correlation of each candidate with one point, 1 at the point itself."""
@@ -95,14 +105,14 @@ class GaussianModel:
         return self._factor[: len(self.points), : len(self.points)]
 
     @property
+    def pool(self) -> Array:
+        """The candidates, scaled by their lengths."""
+        return self._pool[: self._size]
+
+    @property
     def whitened(self) -> Array:
         """The factor's inverse times the covariance of points and pool."""
-        return self._whitened[: len(self.points)]
-
-    def _hold(self, whitened: Array) -> None:
-        """Keep this with room for as many rows as the factor has."""
-        self._whitened = np.zeros((len(self._factor), whitened.shape[1]), np.float32)
-        self._whitened[: len(whitened)] = whitened
+        return self._whitened[: len(self.points), : self._size]
 
     def _whiten(self, pool: Array) -> Array:
         cross = self._kernel(self.points.astype(np.float32), pool)

@@ -5,6 +5,7 @@ One process, two regressions: how fast a candidate will be, and how likely it is
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from evo.search.coordinates import Coordinates
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History, Indices
 from evo.search.pool import CENTRES, Pool
+from evo.search.proposer import Descent
 
 Array = npt.NDArray[Any]
 
@@ -29,21 +31,23 @@ LEAST_VALID = 0.02  # nothing is ever ruled out
 class Insight:
     """The surrogate of one search: refreshed from its history, asked for the best of its pool."""
 
-    def __init__(self, coordinates: Coordinates, pool: Pool, bred: bool = True) -> None:
-        """bred: whether candidates are bred from elites, or strangers only."""
+    def __init__(self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True) -> None:
+        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen."""
         self.coordinates = coordinates
         self.pool = pool
         self.bred = bred
+        self.validity = validity
         self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
         self.threads = ThreadpoolController()
         self.trained: list[int] = []  # places in the history that the model is conditioned on
         self.seen = 0  # trials of the history that were looked at
+        self.gain = math.inf  # expected of the best candidate of the last proposal, in the model's units
         self.learned_at = 0  # trials when the length scales were last learned
 
     def propose(
         self, rng: np.random.Generator, history: History, count: int, polish: bool = False
-    ) -> list[tuple[Indices, str]]:
-        """Up to `count` untried configurations, most promising first, with the operator each came from.
+    ) -> list[tuple[Indices, Descent]]:
+        """Up to `count` untried configurations, most promising first, with how each was come by.
 
         polish: take the untried neighbours of the best first, likeliest fast one leading.
         """
@@ -52,7 +56,7 @@ class Insight:
 
     def _propose(
         self, rng: np.random.Generator, history: History, count: int, polish: bool
-    ) -> list[tuple[Indices, str]]:
+    ) -> list[tuple[Indices, Descent]]:
         self._refresh(rng, history)
         chosen = self._polish(history, count) if polish and self.bred else []
         if len(chosen) < count:
@@ -62,7 +66,27 @@ class Insight:
             self._gather(rng, history)
             known = {indices for indices, _ in chosen}
             chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
+        if self.bred and not polish:
+            for indices, _ in chosen:  # where one is promising, those beside it are looked at next
+                self._look_around(history, indices)
         return chosen
+
+    def expected_gain(self, history: History) -> float:
+        """Share of the best time that the best untried candidate of the last proposal was expected to save.
+
+        The model thinks in ranks; what a rank is worth in time is read off the fastest tenth.
+        """
+        times = history.times_us
+        fastest = np.argsort(times, kind="stable")[: max(3, int(np.isfinite(times).sum()) // 10)]
+        scores, logs = targets_of(times)[fastest], np.log(times[fastest])
+        if not np.isfinite(logs).all() or np.ptp(scores) == 0:
+            return math.inf
+        return -math.expm1(-self.gain * float(np.ptp(logs) / np.ptp(scores)))
+
+    def _look_around(self, history: History, indices: Indices) -> None:
+        added = self.pool.add_neighbours(history, indices)
+        if len(added):
+            self.model.add_candidates(self.coordinates.of(added))
 
     def _refresh(self, rng: np.random.Generator, history: History) -> None:
         if not self.trained or len(history.trials) >= GROWTH * self.learned_at:
@@ -77,9 +101,7 @@ class Insight:
             self.model.add_point(self.coordinates.of(np.array([trial.indices]))[0])
             self.trained.append(place)
             if self.bred and trial.indices in elites:
-                added = self.pool.add_neighbours(history, trial.indices)
-                if len(added):
-                    self.model.add_candidates(self.coordinates.of(added))
+                self._look_around(history, trial.indices)
         self.seen = len(history.trials)
 
     def _gather(self, rng: np.random.Generator, history: History, learn: bool = False) -> None:
@@ -100,48 +122,53 @@ class Insight:
         if learn:
             self.learned_at = count
 
-    def _choose(self, history: History, count: int) -> list[tuple[Indices, str]]:
+    def _choose(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
+        """Up to `count` of the pool by expected improvement, each mindful of what is in flight and chosen before."""
         if not len(self.pool.rows):
             return []
         value, deviation = self._promise(history)
         for indices in history.in_flight:
             deviation = deviation * self._unlike(indices)
-        chosen: list[tuple[Indices, str]] = []
+        chosen: list[tuple[Indices, Descent]] = []
         passed: list[int] = []  # candidates chosen here, or taken since the pool was gathered
         score = value(deviation)
+        self.gain = float(score.max())
         while len(chosen) < count and len(passed) < len(score):
             best = int(np.argmax(score))
             passed.append(best)
             indices = tuple(self.pool.rows[best].tolist())
             if not history.is_taken(indices):
-                chosen.append((indices, self.pool.operators[best]))
+                chosen.append((indices, self.pool.descents[best]))
                 deviation = deviation * self._unlike(indices)
                 score = value(deviation) if len(chosen) < count else score
             score[passed] = -np.inf
         return chosen
 
     def _targets(self, times_us: Array) -> Array:
-        return np.asarray(targets_of(times_us)[self.trained])
+        return targets_of(times_us[self.trained])
 
-    def _polish(self, history: History, count: int) -> list[tuple[Indices, str]]:
+    def _polish(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
         """Untried configurations that differ from the best in one knob, by what the model expects of them."""
         best = np.array(history.best()[0].indices)
         beside = np.flatnonzero((self.pool.rows != best).sum(axis=1) == 1)
         mean = self.model.mean(self._targets(history.times_us))[beside]
         ranked = [tuple(self.pool.rows[i].tolist()) for i in beside[np.argsort(mean, kind="stable")]]
-        return [(indices, "polish") for indices in ranked if not history.is_taken(indices)][:count]
+        descent = Descent("polish", (history.best()[0].indices,))
+        return [(indices, descent) for indices in ranked if not history.is_taken(indices)][:count]
 
     def _promise(self, history: History) -> tuple[Any, Array]:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
         times = history.times_us
         targets = self._targets(times)
-        mean = self.model.mean(targets)
         least = targets.min()
         ran = np.isfinite(times[self.trained])
         valid: Array | float = 1.0
-        if not ran.all():
+        if self.validity and not ran.all():
             share = float(ran.mean())
-            valid = np.clip(self.model.mean(ran - share) + share, LEAST_VALID, 1.0)
+            mean, valid = self.model.mean(np.stack([targets, ran - share], axis=1))
+            valid = np.clip(valid + share, LEAST_VALID, 1.0)
+        else:
+            mean = self.model.mean(targets)
 
         def value(deviation: Array) -> Array:
             return np.asarray(expected_improvement(mean, deviation, least) * valid)
@@ -169,7 +196,7 @@ def targets_of(times_us: Array) -> Array:
         ranks = np.empty(count)
         ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
         scores = ndtri((ranks + 0.5) / count)
-        targets[ran], targets[~ran] = scores, np.quantile(scores, FAILURE_STANDS)
+        targets[ran], targets[~ran] = scores, ndtri(FAILURE_STANDS)
     return _standard(targets)
 
 

@@ -36,10 +36,13 @@ class Steps:
         return moved
 
 
-def breed_rows(rng: np.random.Generator, steps: Steps, parents: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Children, shape (count, knobs), of parents sorted best first; not all of them are admissible.
+def breed_rows(
+    rng: np.random.Generator, steps: Steps, parents: npt.NDArray[Any], count: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Children, shape (count, knobs), of parents sorted best first, and the places of each one's two parents.
 
-    The best parent is about twice as likely as the middle one. Half of the children cross two parents.
+    Not all of the children are admissible. The best parent is about twice as likely as the middle one. Half of the
+    children cross two parents; the others have one, given twice.
     """
     ranks = (len(parents) * (1 - np.sqrt(rng.random((2, count))))).astype(int).clip(0, len(parents) - 1)
     first, second = parents[ranks].astype(np.int64)
@@ -52,4 +55,5 @@ def breed_rows(rng: np.random.Generator, steps: Steps, parents: npt.NDArray[Any]
         if len(moved) and len(steps.varied):
             knobs = rng.choice(steps.varied, len(moved))
             children[moved, knobs] = steps.move(rng, knobs, children[moved, knobs])
-    return children
+    places = np.stack([ranks[0], np.where(crossed, ranks[1], ranks[0])], axis=1)
+    return children, places

@@ -14,7 +14,7 @@ from evo.search.history import Indices
 from evo.search.proposer import HistoryProposer
 from evo.space import Configuration, SearchSpace
 
-RESAMPLED_MOST = 6  # suggestions thrown away for one proposal before the last of them is repaired
+RESAMPLED_MOST = 3  # suggestions drawn for one proposal before the last of them is repaired
 NUMERIC = {"cmaes", "gp", "qmc", "tpe-ordered"}  # models of numbers; the others see each knob as a set of choices
 GENERATIONS = {"cmaes", "nsgaii", "nsgaiii"}  # a generation is complete only when each of its own trials is told
 PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
@@ -42,7 +42,7 @@ class OptunaProposer(HistoryProposer):
         self.sampler = make_sampler(name, seed)
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # cmaes warns of every knob that is a choice, every time
         self.optuna = optuna
         self.study = optuna.create_study(sampler=self.sampler, direction="minimize")
         self.orders = [k.coordinates.argsort(kind="stable").tolist() for k in space.knobs]
@@ -91,29 +91,44 @@ class OptunaProposer(HistoryProposer):
             )
 
     def _suggest(self) -> Indices | None:
-        indices: Indices = ()
-        for attempt in range(RESAMPLED_MOST):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    trial = self.study.ask(self.distributions)
-                except ImportError as error:
-                    raise _not_installed(self.name, error.name or "a package it needs") from None
-            indices = self._indices(trial.params)
-            admissible = self.space.at(indices) in self.space
-            if admissible and not self.history.is_taken(indices):
-                self.asked[indices] = (trial, False)
-                return indices
-            if attempt < RESAMPLED_MOST - 1 and self.name not in GENERATIONS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                trial, indices, free = self._of_generation() if self.name in GENERATIONS else self._of_model()
+            except ImportError as error:
+                raise _not_installed(self.name, error.name or "a package it needs") from None
+        if not free:
+            nearest = self.history.nearest_untaken(indices)
+            if nearest is None:
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-                continue
-            break
-        nearest = self.history.nearest_untaken(indices)
-        if nearest is None:
-            self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-            return None
-        self.asked[nearest] = (trial, self.name not in GENERATIONS)
-        return nearest
+                return None
+            indices = nearest
+        # What a generation counts must be a trial of its own; a model learns as well from one that is added.
+        self.asked[indices] = (trial, self.name not in GENERATIONS)
+        return indices
+
+    def _of_generation(self) -> tuple[Any, Indices, bool]:
+        trial = self.study.ask(self.distributions)
+        indices = self._indices(trial.params)
+        return trial, indices, self._is_free(indices)
+
+    def _of_model(self) -> tuple[Any, Indices, bool]:
+        """Draw from the model until something free comes; one trial of the study stands for all these draws."""
+        trial = self.study.ask()
+        running = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,))[-1]
+        indices: Indices = ()
+        for _ in range(RESAMPLED_MOST):
+            drawn = self.sampler.sample_relative(self.study, running, self.distributions)
+            for name, distribution in self.distributions.items():
+                if name not in drawn:
+                    drawn[name] = self.sampler.sample_independent(self.study, running, name, distribution)
+            indices = self._indices(drawn)
+            if self._is_free(indices):
+                return trial, indices, True
+        return trial, indices, False
+
+    def _is_free(self, indices: Indices) -> bool:
+        return self.space.at(indices) in self.space and not self.history.is_taken(indices)
 
     def _distributions(self) -> dict[str, Any]:
         kinds = self.optuna.distributions
@@ -158,6 +173,8 @@ def make_sampler(name: str, seed: int) -> Any:
     options: dict[str, Any] = {"seed": seed}
     if plain == "tpe":
         options |= {"multivariate": True, "constant_liar": True}
+    if plain == "qmc":
+        options["scramble"] = True  # else every seed walks the same points
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna marks several options as experimental
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,17 @@ import numpy as np
 from evo.outcome import Outcome
 from evo.search.history import History, Indices
 from evo.space import Configuration, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How a proposal was come by: its operator and the configurations, by value indices, that it was made of."""
+
+    operator: str = ""  # default, seed, stranger, child, neighbour, polish, control; empty: nothing to tell
+    parents: tuple[Indices, ...] = ()
+
+
+SEED, STRANGER = Descent("seed"), Descent("stranger")
 
 
 class Proposer(Protocol):
@@ -35,7 +47,7 @@ class HistoryProposer:
         self.budget = budget
         self.rng = np.random.default_rng(seed)
         self.history = History(space)
-        self.operators: dict[Indices, str] = {}  # configuration -> how it was come by, where that is worth telling
+        self.descents: dict[Indices, Descent] = {}  # of what was proposed, where there is something to tell
         self.waiting = [space.nearest(space.configuration(s).indices).indices for s in seeds]
 
     def ask(self, n: int) -> list[Configuration]:
@@ -43,13 +55,13 @@ class HistoryProposer:
         chosen: list[Indices] = []
         if n > 0 and not self.history.exhausted:
             while self.waiting and len(chosen) < n:
-                self.operators.setdefault(self.waiting[0], "seed")
+                self.descents.setdefault(self.waiting[0], SEED)
                 self._accept([self.waiting.pop(0)], chosen)
             if len(chosen) < n:
                 self._accept(self.propose(n - len(chosen)), chosen, n)
             if len(chosen) < n:
                 drawn = self.history.random_untaken(self.rng, n - len(chosen))
-                self.operators.update(dict.fromkeys(drawn, "stranger"))
+                self.descents.update(dict.fromkeys(drawn, STRANGER))
                 self._accept(drawn, chosen, n)
         return [self.space.at(indices) for indices in chosen]
 
@@ -59,9 +71,17 @@ class HistoryProposer:
         first = self.history.tell(indices, outcome)
         self.learn(indices, outcome, first)
 
-    def origin(self, configuration: Configuration) -> str:
-        """How a proposal was come by: seed, stranger, mutation, neighbour... or nothing to tell."""
-        return self.operators.get(configuration.indices, "")
+    def origin(self, configuration: Configuration) -> Descent:
+        """How a proposal was come by, and from which others."""
+        return self.descents.get(configuration.indices, Descent())
+
+    def reserve(self, configuration: Configuration) -> None:
+        """Count a configuration as in flight: another proposes it."""
+        self.history.take(configuration.indices)
+
+    def expected_gain(self) -> float | None:
+        """Share of the best time that the best untried candidate is expected to save; None without a model of it."""
+        return None
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Admissible wishes, best first; what is taken is skipped and what is missing is drawn at random."""

@@ -68,6 +68,17 @@ def test_every_chart_has_axis_titles_with_units(visit: Visit, site: str) -> None
     assert "Time since the start (s)" in progress.inner_text()
 
 
+@pytest.mark.parametrize("path", ["/campaigns/1", "/elites", "/compare?a=1&b=2"])
+def test_the_first_paint_waits_for_no_chart(visit: Visit, site: str, path: str) -> None:
+    visitor = visit()
+    visitor.open(site + path)
+    painted, asked = visitor.page.evaluate(
+        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, "
+        "performance.getEntriesByType('resource').find((r) => r.name.includes('plotly')).startTime]"
+    )
+    assert asked >= painted - 8, "frames are counted in steps of a few milliseconds"
+
+
 def test_the_compilers_words_are_one_click_away(visit: Visit, site: str) -> None:
     visitor = visit()
     visitor.open(f"{site}/campaigns/1")

@@ -9,10 +9,12 @@ import pytest
 from evo.errors import InputError
 from evo.outcome import Measured, Outcome, Rejected, Stage
 from evo.search import Proposer, make_proposer, proposer_names
+from evo.search.control import with_control
 from evo.space import Configuration, Knob, SearchSpace
 
 pytest.importorskip("optuna")
 NAMES = [n for n in proposer_names() if n not in ("gp", "nsgaiii")] + ["optuna:random"]
+NAMES += ["evo, controlled", "tpe, controlled"]  # with a random arm that has a third of the proposals
 SLOW = {"gp"}  # fits a model at each suggestion; tried on a short search below
 
 
@@ -67,7 +69,8 @@ def play(
 
 def make(name: str, on: SearchSpace | None = None, seed: int = 0, **options: object) -> Proposer:
     try:
-        return make_proposer(name, on or space(), seed, **options)  # type: ignore[arg-type]
+        proposer = make_proposer(name.split(",")[0], on or space(), seed, **options)  # type: ignore[arg-type]
+        return with_control(proposer, 1 / 3, seed) if "," in name else proposer
     except InputError as error:
         if "needs the package" in str(error):
             pytest.skip(str(error))

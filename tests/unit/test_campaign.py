@@ -20,6 +20,8 @@ import pytest
 
 from evo.base import find_base
 from evo.campaign import Binding, Campaign
+from evo.dashboard import views
+from evo.dashboard.report import write_report
 from evo.outcome import Built, Done, Measured, Rejected, Resources, Stage
 from evo.record import Record, open_record
 from evo.search import make_proposer
@@ -143,6 +145,73 @@ def test_a_resumed_search_goes_on_and_repeats_nothing(recording: Path, tmp_path:
     assert result.progress.evaluated == 70
     every = proposals(db)
     assert len(every) == len({tuple(configuration.items()) for configuration in every}) == 70
+
+
+def test_patience_ends_a_search_whose_prospects_lie_under_the_noise_and_says_so(
+    recording: Path, tmp_path: Path
+) -> None:
+    for proposer, words in (("evo", "promised"), ("random", "evaluations")):
+        db = tmp_path / f"{proposer}.db"
+        result = played(recording, db, budget=1500, patience=40, proposer=proposer)
+        assert result.progress.evaluated < 1500
+        assert result.reason.startswith("patience spent: no improvement above the noise floor of ")
+        assert words in result.reason
+        with open_record(db, create=False) as record:
+            campaign = record.campaign(1)
+            assert (campaign.state, campaign.end_reason, campaign.patience) == ("done", result.reason, 40)
+    found = played(recording, tmp_path / "again.db", budget=1500, patience=40).progress.best_us
+    assert found is not None
+    assert found < 10.6  # near the bottom: it did not give up early
+
+
+def test_a_control_arm_takes_its_share_and_the_report_says_what_evolution_gained(
+    recording: Path, tmp_path: Path
+) -> None:
+    db = tmp_path / "r.db"
+    result = played(recording, db, budget=150, control_share=0.2)
+    assert result.arms is not None
+    assert result.arms.trials == 30
+    assert result.arms.verdict == "evolution helped"
+    with open_record(db, create=False) as record:
+        assert record.campaign(1).control_share == 0.2
+        operators = [trial.origin.operator for trial in record.trials(1)]
+        assert operators.count("control") == 30
+        write_report(record, 1, tmp_path / "r.md")
+        write_report(record, 1, tmp_path / "r.html")
+    for name in ("r.md", "r.html"):
+        text = (tmp_path / name).read_text()
+        assert "On this space evolution helped: 30 trials each" in text
+        assert "budget spent" in text
+    every = proposals(db)
+    assert len(every) == len({tuple(configuration.items()) for configuration in every}) == 150
+
+
+def test_a_resumed_search_keeps_its_control_arm_and_patience(recording: Path, tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    played(recording, db, budget=30, control_share=0.5, patience=300)
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE campaigns SET state = 'interrupted', ended_at = NULL")
+    played(recording, db, budget=60, resume=True)
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(1)
+        assert (campaign.control_share, campaign.patience) == (0.5, 300)
+        assert sum(trial.origin.operator == "control" for trial in record.trials(1)) == 30
+
+
+def test_the_ancestors_of_the_best_are_trials_of_the_campaign(recording: Path, tmp_path: Path) -> None:
+    db = tmp_path / "r.db"
+    played(recording, db, budget=120)
+    with open_record(db, create=False) as record:
+        trials = {trial.number: trial for trial in record.trials(1)}
+        for trial in trials.values():
+            bred = trial.origin.operator in ("child", "neighbour", "polish")
+            assert bool(trial.origin.parents) == bred
+            assert all(parent in trials and parent != trial.number for parent in trial.origin.parents)
+        steps = views.lineage_steps(record, record.campaign(1))
+        assert len(steps) > 2
+        assert steps[0]["trial"].id == record.campaign(1).best_trial_id
+        assert steps[-1]["parents"] == []
+        assert all(step["changed"] for step in steps[:-1])
 
 
 class Workshop:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from evo import cli
+from evo import __version__, cli
 from evo.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path: Path) -> Non
     code = (
         "import sys\nfrom evo.cli import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "print([m for m in ('torch', 'ray', 'optuna', 'sqlalchemy', 'numpy') if m in sys.modules])"
+        "print([m for m in ('torch', 'ray', 'optuna', 'sqlalchemy', 'numpy', 'rich') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -93,6 +93,7 @@ def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path: Path) -> Non
     assert done.stdout.rstrip().endswith("[]")
     for command in COMMANDS:
         assert command[0] in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2], "every command's help whole"
 
 
 def test_a_replayed_search_says_so_in_every_place(tmp_path: Path) -> None:
@@ -205,6 +206,10 @@ BAD = {
     "search --base phase4 --budget 0": "--budget 0: expected at least 1",
     "search --base phase4 --seed -1": "--seed -1: expected 0 or more",
     "search --base phase4 --rounds 1": "--rounds 1: expected at least 5",
+    "search --base phase4 --patience 0": "--patience 0: expected at least 1",
+    "search --base phase4 --control evo": "--control evo: expected random",
+    "search --base phase4 --control-share 0.2": "--control-share 0.2: expected --control random with it",
+    "search --base phase4 --control random --control-share 1": "--control-share 1: expected more than 0 and less",
     "search --base phase4 --time-limit soon": "--time-limit soon: expected a time such as 90s",
     "search --base phase4 --target tpu": "--target tpu: expected one of auto, cuda, host, replay",
     "search --base phase4 --target cuda": "--target cuda: no NVIDIA GPU here",
@@ -240,7 +245,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("evo.targets.nvml.gpu_names", list)
     monkeypatch.setattr("evo.tune.gpu_names", list)
-    monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
     (tmp_path / "notes.txt").write_text("not a database\n" * 100)
     before = sorted(tmp_path.iterdir())
@@ -253,6 +258,58 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert BAD[words] in captured.err
     if "nosuch" not in words:
         assert sorted(tmp_path.iterdir()) == before, "nothing was written"
+
+
+USAGE = {
+    "search --budget abc": "--budget abc: expected a whole number",
+    "search --budget=1.5": "--budget 1.5: expected a whole number",
+    "search --budget": "option '--budget' requires an argument",
+    "search --build-timeout soon": "--build-timeout soon: expected a number",
+    "search phase4": "got unexpected extra argument(s) (phase4); `evo search --help` shows what there is",
+    "search --causal=3": "option '--causal' does not take a value",
+    "replay-trial": "missing argument 'trial'; `evo replay-trial --help`",
+    "replay-trial first": "TRIAL: expected a whole number",
+    "runs show": "missing argument 'campaign'; `evo runs show --help`",
+    "export --base phase4": "missing option '--out' / '-o'; `evo export --help`",
+    "bases list all": "got unexpected extra argument(s) (all)",
+    "serch": "no such command 'serch'",
+    "runs shwo": "no such command 'shwo'",
+}
+USAGE |= {f"{' '.join(command)} --nosuch": "no such option: --nosuch" for command in COMMANDS}
+
+
+def run_main(words: str, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """Exit code of the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_words_that_are_not_understood_are_one_line_too(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(words, monkeypatch) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"evo: {USAGE[words]}")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["", "bases", "db"])
+def test_a_group_alone_shows_its_help(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(words, monkeypatch) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"Usage: {f'evo {words}'.strip()} [OPTIONS] COMMAND")
+    assert captured.err == ""
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main("--version", monkeypatch) == 0
+    assert capsys.readouterr().out == f"evo {__version__}\n"
 
 
 @pytest.mark.parametrize("words", ["search --base phase44", "runs --db none.db", "search --base phase4 --budget many"])
@@ -280,7 +337,7 @@ def test_bad_input_beside_a_database_is_one_line_too(
     played: Path, words: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(played)
-    monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
     with pytest.raises(SystemExit) as caught:
         cli.main()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from evo.dashboard import analysis, make_app, serve, words, write_report
+from evo.dashboard import analysis, make_app, serve, views, words, write_report
 from evo.dashboard.report import report_markdown, sparkline
 from evo.errors import InputError
+from evo.outcome import Measured
 from evo.record import Interval, Point, Record, open_record
 from tests.synthetic import fill_campaign, make_spec, promote_best
 
@@ -366,3 +372,114 @@ def test_pages_over_many_trials_are_quick(tmp_path: Path) -> None:
         assert found.get("/").status_code == 200
         assert found.get(f"/campaigns/{campaign_id}").status_code == 200
         assert time.perf_counter() - started < 2.0
+
+
+# --- speed without loss ----------------------------------------------------------------------------------------------
+
+
+def test_points_of_a_watched_campaign_are_those_of_one_read_anew(tmp_path: Path) -> None:
+    with open_record(tmp_path / "results.db") as record, open_record(tmp_path / "source.db") as source:
+        trials = fill_campaign(source, source.start_campaign(make_spec()), 90)
+        campaign_id = record.start_campaign(make_spec())
+        for first in range(0, 90, 30):
+            record.record_trials(campaign_id, trials[first : first + 30])
+            watched = views.points_of(record, record.campaign(campaign_id))
+            assert watched == record.points(campaign_id, most=views.POINTS_MOST)
+            assert [point.position for point in watched] == list(range(1, first + 31))
+
+
+def test_the_best_of_equals_is_the_first(tmp_path: Path) -> None:
+    with open_record(tmp_path / "results.db") as record:
+        campaign_id = record.start_campaign(make_spec())
+        trials = fill_campaign(record, campaign_id, 40)
+        other = record.start_campaign(make_spec())
+        times = {trial.number: trial.outcome.time_us for trial in trials if isinstance(trial.outcome, Measured)}
+        best = min(times, key=lambda number: (times[number], number))
+        again = next(trial for trial in trials if trial.number == best)
+        record.record_trial(campaign_id, replace(again, number=40))
+        found, empty = record.campaign(campaign_id), record.campaign(other)
+        assert record.trial(found.best_trial_id or 0).number == best
+        assert found.evaluated == 41
+        assert (empty.evaluated, empty.best_us, empty.best_trial_id) == (0, None, None)
+
+
+def test_a_spread_is_thinned_from_end_to_end() -> None:
+    percents, values = analysis.thinned([float(value) for value in range(1000)], most=50)
+    assert len(values) == 50
+    assert (values[0], values[-1], percents[-1]) == (0.0, 999.0, 100.0)
+    assert analysis.thinned([3.0]) == ([100.0], [3.0])
+    assert analysis.thinned([]) == ([], [])
+
+
+def test_importances_are_those_of_an_ordinary_study() -> None:
+    optuna = pytest.importorskip("optuna")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 4, 200), rng.integers(0, 3, 200)
+    times = [float(10 + 5 * a + b + rng.random()) for a, b in zip(x, y, strict=True)]
+    points = make_points([*times], x=[int(v) for v in x], y=[int(v) for v in y])
+    choices = {"x": (0, 1, 2, 3), "y": (0, 1, 2)}
+    ours = analysis.importances([{"name": name, "values": values} for name, values in choices.items()], points)
+    study = optuna.create_study()
+    distributions = {name: optuna.distributions.CategoricalDistribution(values) for name, values in choices.items()}
+    for point in points:
+        made = optuna.trial.create_trial(value=point.time_us, params=point.configuration, distributions=distributions)
+        study.add_trial(made)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    assert dict(ours) == pytest.approx(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def test_a_poll_without_news_is_next_to_nothing(client: testclient.TestClient) -> None:
+    """Campaign 3 runs and has no trial yet."""
+    news = client.get("/campaigns/3/live?after=0&evaluated=0").json()
+    assert news == {"state": "running", "evaluated": 0, "parts": {}}
+    first = client.get("/campaigns/3/live?after=0&evaluated=-1").json()
+    assert set(first["parts"]) == {"summary"}
+
+
+def test_nothing_but_the_page_is_needed_for_its_first_paint(client: testclient.TestClient) -> None:
+    for path in ("/", "/campaigns/1", "/elites"):
+        page = client.get(path)
+        head = page.text.partition("</head>")[0]
+        assert "stylesheet" not in head
+        scripts = re.findall(r"<script([^>]*)>", head)
+        assert [("src" in script, "defer" in script) for script in scripts] == [(False, False), (True, True)]
+        inline = re.findall(r"<script>(.*?)</script>", head, re.DOTALL)
+        allowed = base64.b64encode(hashlib.sha256(inline[0].encode()).digest()).decode()
+        assert f"'sha256-{allowed}'" in page.headers["content-security-policy"]
+    kept = client.get(re.findall(r'src="(/static/page.js[^"]*)"', page.text)[0])
+    assert "immutable" in kept.headers["cache-control"]
+    assert client.get("/").headers["cache-control"] == "no-store"
+
+
+def test_a_campaigns_promotions_and_events_are_facts_too(client: testclient.TestClient) -> None:
+    facts = client.get("/api/campaigns/1").json()
+    assert facts["promotions"][0]["promotion"]["place"]["base"] == "phase4"
+    assert facts["per_s"] > 0
+    assert isinstance(facts["events"], list)
+
+
+def test_the_list_is_made_anew_when_something_has_happened(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    with open_record(path) as record, testclient.TestClient(make_app(path)) as visitor:
+        first = record.start_campaign(make_spec())
+        assert "running" in visitor.get("/").text
+        trials = fill_campaign(record, first, 20)
+        record.finish_campaign(first, "done", "budget spent")
+        done = visitor.get("/").text
+        assert "running" not in done.partition("<main")[2]
+        assert visitor.get("/").text == done
+        record.start_campaign(make_spec(base="phase5"))
+        assert "phase5" in visitor.get("/").text
+        record.record_trial(first, replace(trials[0], number=20))
+        assert ">21<" in visitor.get("/").text
+
+
+@pytest.mark.parametrize("path", ["/campaigns/99999999999999999999", "/trials/99999999999999999999"])
+def test_a_number_beyond_all_numbers_is_not_here_either(client: testclient.TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_cannot_be_is_a_user_error(database: Path, port: int) -> None:
+    with pytest.raises(InputError, match=f"--port {port}: expected 0 to 65535"):
+        serve(database, port=port)

@@ -10,6 +10,7 @@ import pytest
 from evo.outcome import Measured, Outcome, Rejected, Stage
 from evo.search import make_proposer
 from evo.search.coordinates import Coordinates
+from evo.search.evolution import PARTS, EvoProposer
 from evo.search.gaussian import GaussianModel
 from evo.search.history import History
 from evo.search.insight import expected_improvement, targets_of
@@ -88,13 +89,41 @@ def test_the_declared_default_and_then_the_seeds_come_first() -> None:
 
 def test_every_proposal_names_its_operator() -> None:
     proposer = make_proposer("evo", space(), 0, budget=40)
-    origins = set()
+    origins: set[str] = set()
+    told = set()
     for _ in range(40):
         (configuration,) = proposer.ask(1)
-        origins.add(proposer.origin(configuration))  # type: ignore[attr-defined]
+        descent = proposer.origin(configuration)  # type: ignore[attr-defined]
+        origins.add(descent.operator)
+        assert all(parent in told for parent in descent.parents)
+        assert bool(descent.parents) == (descent.operator in ("child", "neighbour", "polish"))
+        told.add(configuration.indices)
         proposer.tell(configuration, outcome(configuration))
     assert "" not in origins
     assert {"stranger", "neighbour", "polish"} <= origins
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_left_out_is_not_at_work(part: str) -> None:
+    proposer = EvoProposer(space(), 0, budget=100, without=(part,))
+    whole = EvoProposer(space(), 0, budget=100)
+    assert whole.insight is not None
+    if part == "speed":
+        assert proposer.insight is None
+        return
+    assert proposer.insight is not None
+    columns = [len(p.insight.coordinates.groups) for p in (proposer, whole) if p.insight]
+    works = {
+        "breeding": not proposer.insight.bred,
+        "validity": not proposer.insight.validity,
+        "polish": not proposer.polished,
+        "identity": columns[0] < columns[1],
+        "alignment": columns[0] < columns[1],
+    }
+    assert [name for name, left_out in works.items() if left_out] in (
+        [part],
+        ["identity", "alignment"],
+    )
 
 
 def test_a_batch_is_spread_out() -> None:
@@ -184,11 +213,14 @@ def test_derived_values_are_coordinates_too() -> None:
 def test_children_differ_little_from_their_parents() -> None:
     where = space()
     parents = where.rows[[10, 4000]]
-    children = breed_rows(np.random.default_rng(0), Steps(where.knobs), parents, 400)
+    children, places = breed_rows(np.random.default_rng(0), Steps(where.knobs), parents, 400)
     assert (children >= 0).all()
     assert (children < np.array(where.cardinalities)).all()
     nearest = np.minimum(*((children != p).sum(axis=1) for p in parents))
     assert np.median(nearest) <= 2
+    assert places.shape == (400, 2)
+    alone = places[:, 0] == places[:, 1]  # of one parent: one to three knobs moved
+    assert ((children != parents[places[:, 0]]).sum(axis=1)[alone] <= 3).all()
 
 
 def test_the_pool_holds_admissible_untried_candidates_once() -> None:
@@ -199,7 +231,7 @@ def test_the_pool_holds_admissible_untried_candidates_once() -> None:
     pool = Pool(where, Steps(where.knobs))
     pool.refill(np.random.default_rng(0), history)
     rows = [tuple(r) for r in pool.rows.tolist()]
-    assert len(set(rows)) == len(rows) == len(pool.operators) > 1500
+    assert len(set(rows)) == len(rows) == len(pool.descents) > 800
     assert where.admissible(pool.rows).all()
     assert not any(history.is_taken(r) for r in rows)
-    assert {"neighbour", "child", "stranger"} == set(pool.operators)
+    assert {"neighbour", "child", "stranger"} == {d.operator for d in pool.descents}

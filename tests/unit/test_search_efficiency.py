@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import kernel_tuner_peers, search_tables
 from benchmarks import search_efficiency as judge
 from benchmarks.search_spaces import judged_space
+from evo.space import Knob, SearchSpace
 
 SPACE = "made-up cliffs"
 
@@ -41,14 +43,39 @@ def test_noise_is_told_and_the_finalists_are_timed_again() -> None:
 def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
     runs = tmp_path / "runs.jsonl"
     arguments = argparse.Namespace(
-        runs=runs, seeds="0:2", noise=[0.0], proposers=["random", "genetic"], spaces=[SPACE], budget=25, jobs=1
+        runs=runs,
+        seeds="0:2",
+        noise=[0.0],
+        proposers=["random", "genetic"],
+        parts=["main"],
+        spaces=[SPACE],
+        budget=25,
+        jobs=1,
+        time_limit=None,
     )
     judge.run(arguments)
     first = runs.read_text()
     runs.write_text(first + '{"cut')
     judge.run(arguments)
-    assert runs.read_text() == first + '{"cut'
-    judge.report(argparse.Namespace(runs=runs, output=tmp_path / "out" / "efficiency.json"))
+    assert runs.read_text() == first + '{"cut\n'
+    judge.report(argparse.Namespace(runs=[runs], output=tmp_path / "out" / "efficiency.json"))
     summary = json.loads((tmp_path / "out" / "efficiency.json").read_text())
     assert {r["proposer"] for r in summary["rows"]} == {"random", "genetic"}
-    assert sum("|" in line for line in judge.table(summary)) == 4
+    assert search_tables.peers(summary).count("\n| ") == 3
+    assert SPACE in search_tables.spaces(summary)
+
+
+@pytest.mark.parametrize("strategy", kernel_tuner_peers.STRATEGIES)
+def test_kernel_tuners_strategies_see_every_configuration_once_and_keep_to_the_budget(strategy: str) -> None:
+    pytest.importorskip("kernel_tuner")
+    values = tuple(range(1, 9))
+    space = SearchSpace([Knob("x", values), Knob("y", values), Knob("z", values)], {"rule": "x * y <= 40"})
+    looked: list[tuple[int, ...]] = []
+
+    def look(indices: tuple[int, ...]) -> float:
+        looked.append(indices)
+        return float("nan") if indices[0] == 7 else 10.0 + indices[0] + indices[1]
+
+    kernel_tuner_peers.search(strategy, space, 0, 90, look)
+    assert 15 < len(looked) == len(set(looked)) <= 90
+    assert all(space.at(indices) in space for indices in looked)

@@ -48,8 +48,9 @@ const Charts = (() => {
       const step = [1, 2, 2.5, 5, 10].map((s) => s * unit).find((s) => s >= rough) || rough || 1;
       for (let tick = Math.ceil(low * 0.97 / step) * step; tick <= high * 1.04; tick += step) ticks.push(tick);
     } else {
+      const wide = high / low < (narrow() ? 20 : 80) ? [1, 2, 3, 5, 7] : high / low < (narrow() ? 100 : 2000) ? [1, 2, 5] : [1];
       for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-        for (const step of [1, 2, 3, 5, 7]) ticks.push(step * 10 ** power);
+        for (const step of wide) ticks.push(step * 10 ** power);
       ticks = ticks.filter((tick) => tick >= low * 0.97 && tick <= high * 1.04);
     }
     const shown = ticks.length >= 2 ? ticks : [low, high];
@@ -89,12 +90,19 @@ const Charts = (() => {
     if (axis !== "seconds" && facts.expectation)
       traces.push({ x: facts.expectation.position, y: facts.expectation.time_us, mode: "lines", type: "scatter", name: "random search, expected", line: { color: color("quiet"), width: 1.4, dash: "dot" }, text: facts.expectation.time_us.map(us), hovertemplate: "random search after %{x}: %{text}<extra></extra>" });
     const shapes = [], annotations = [];
-    for (const [name, value] of baselines) {
-      if (value > high * 1.04) continue;
-      const anchor = name === facts.anchor;
-      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: anchor ? 1.6 : 1, dash: "dash" } });
-      annotations.push({ xref: "paper", x: 1, xanchor: "right", y: Math.log10(value), yanchor: "bottom", showarrow: false, text: `${backend(name)} ${us(value)}`, font: { size: 11.5, color: color("warn") } });
-    }
+    const shown = baselines.filter(([, value]) => value <= high * 1.04), pixels = 330 / Math.log(high * 1.04 / (low * 0.97));
+    let crowd = 0; // labels of lines that lie close: the lower one hangs below its line, a third steps aside
+    shown.forEach(([name, value], index) => {
+      const above = shown[index + 1], below = shown[index - 1];
+      const near = (other) => other && Math.abs(Math.log(other[1] / value)) * pixels < 17;
+      crowd = near(below) ? crowd + 1 : 0;
+      const hangs = near(above) && crowd === 0;
+      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: { color: color("warn"), width: name === facts.anchor ? 1.6 : 1, dash: "dash" } });
+      annotations.push({
+        xref: "paper", x: 1 - (narrow() ? 0.4 : 0.18) * Math.max(0, crowd - 1), xanchor: "right", y: Math.log10(value), yanchor: hangs ? "top" : "bottom", showarrow: false,
+        text: `${backend(name)} ${us(value)}`, font: { size: 11.5, color: color("warn") }, bgcolor: color("card"), opacity: 0.85, borderpad: 1,
+      });
+    });
     const stages = STAGES.filter((stage) => table.outcome.includes(stage));
     for (const stage of stages) {
       const mine = [];
@@ -107,10 +115,11 @@ const Charts = (() => {
       });
     }
     const strip = stages.length ? Math.min(0.36, 0.05 + 0.055 * stages.length) : 0;
+    if (stages.length) annotations.push({ xref: "paper", yref: "paper", x: 0, xanchor: "left", y: strip, yanchor: "bottom", showarrow: false, text: "Rejected at", font: { size: 11.5, color: color("quiet") } });
     const done = show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), range: [0, Math.max(end, 1) * 1.02], anchor: stages.length ? "y2" : "y" },
       yaxis: { ...title(`Time of one launch (${unitOf(low).name}, log scale)`), ...timeAxis(low, high), domain: [strip ? strip + 0.05 : 0, 1] },
-      ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 }, ...title("Rejected at") } } : {}),
+      ...(stages.length ? { yaxis2: { type: "category", categoryarray: [...stages].reverse(), categoryorder: "array", domain: [0, strip], fixedrange: true, tickfont: { size: 11 } } } : {}),
       shapes, annotations, margin: { l: 74, r: 16, t: 12, b: 46 },
     });
     if (!element.dataset.clickable) {
@@ -124,10 +133,11 @@ const Charts = (() => {
 
   function importance(element, pairs) {
     const shown = [...pairs].reverse();
+    element.style.height = `${Math.max(230, 64 + 22 * shown.length)}px`;
     show(element, [{
       type: "bar", orientation: "h", x: shown.map((p) => 100 * p[1]), y: shown.map((p) => p[0]), marker: { color: color("measured") },
       hovertemplate: "%{y}: %{x:.1f} %<extra></extra>",
-    }], { xaxis: { ...title("Importance (% of PED-ANOVA)"), rangemode: "tozero" }, yaxis: { type: "category", ...title("Knob") }, margin: { l: 40, r: 12, t: 4, b: 46 } });
+    }], { xaxis: { ...title("Importance (% of PED-ANOVA)"), rangemode: "tozero" }, yaxis: { type: "category", dtick: 1, ...title("Knob") }, margin: { l: 40, r: 12, t: 4, b: 46 } });
   }
 
   function effect(element, effect, range) {
@@ -202,16 +212,19 @@ const Charts = (() => {
     const hues = new Map(); // one hue per program, the same warm and cold
     for (const item of series) if (own(item) && !hues.has(item.label)) hues.set(item.label, palette[hues.size % palette.length]);
     const order = [...series].sort((a, b) => (a.l2 === "cold") - (b.l2 === "cold") || own(b) - own(a));
-    const unit = unitOf(Math.min(...series.flatMap((item) => item.values_us)));
+    const every = series.flatMap((item) => item.values_us), low = Math.min(...every), high = Math.max(...every), unit = unitOf(low);
+    const far = high > 4 * low; // one outlier must not press all else into a line
     const traces = order.map((item) => {
       const hue = color(hues.get(item.label) || "warn");
       return {
-        type: "box", orientation: "h", x: item.values_us.map((v) => v / unit.size), name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
-        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false, hovertemplate: `%{x:.4g} ${unit.name}<extra></extra>`,
+        type: "box", orientation: "h", x: far ? item.values_us : item.values_us.map((v) => v / unit.size), name: `${item.label}, ${item.l2}`, boxpoints: "all", jitter: 0.5, pointpos: 0, marker: { size: 4, opacity: 0.6, color: hue },
+        line: { width: 1.2, color: hue }, fillcolor: "rgba(0,0,0,0)", showlegend: false,
+        ...(far ? { text: item.values_us.map(us), hovertemplate: "%{text}<extra></extra>" } : { hovertemplate: `%{x:.4g} ${unit.name}<extra></extra>` }),
       };
     });
     element.style.height = `${Math.max(200, 74 + 36 * traces.length)}px`;
-    show(element, traces.reverse(), { xaxis: title(`Time of one launch (${unit.name})`), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
+    const what = narrow() ? "Time" : "Time of one launch";
+    show(element, traces.reverse(), { xaxis: far ? { ...title(`${what} (${unit.name}, log scale)`), ...timeAxis(low, high) } : title(`${what} (${unit.name})`), yaxis: { ...title("Program, L2 cache"), type: "category" }, margin: { l: 60, r: 12, t: 4, b: 46 } });
   }
 
   function histogram(element, series) {
@@ -234,22 +247,22 @@ const Charts = (() => {
     });
     show(element, traces, {
       xaxis: { ...title(axis === "seconds" ? "Time since the start (s)" : "Evaluations (trials)"), rangemode: "tozero" },
-      yaxis: metric === "ratio" ? title("Best ratio to its own anchor (×, higher is faster)") : { ...title(`Best time so far (${unitOf(Math.min(...logs, Infinity)).name}, log scale)`), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
+      yaxis: metric === "ratio" ? title("Ratio of the best so far to its anchor (×)") : { ...title(`Best time so far (${unitOf(Math.min(...logs, Infinity)).name}, log scale)`), ...(logs.length ? timeAxis(Math.min(...logs), Math.max(...logs)) : {}) },
       legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
 
   function spread(element, curves, metric) {
     const hues = ["measured", "build", "verify", "measure", "timeout", "gates"];
-    const key = metric === "ratio" ? "all_ratio" : "all_us";
-    const every = curves.flatMap((curve) => curve.all_us), unit = unitOf(Math.min(...every)), scale = metric === "ratio" ? 1 : unit.size;
-    const traces = curves.map((curve, index) => {
-      const sorted = curve[key].filter((v) => v != null).sort((a, b) => metric === "ratio" ? b - a : a - b);
-      return { x: sorted.map((v) => v / scale), y: sorted.map((_, i) => 100 * (i + 1) / sorted.length), mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) }, hovertemplate: "%{y:.0f} % at %{x:.4g} or faster<extra></extra>" };
-    });
+    const key = metric === "ratio" ? "spread_ratio" : "spread_us";
+    const every = curves.flatMap((curve) => curve.spread_us.value), low = Math.min(...every), high = Math.max(...every);
+    const traces = curves.map((curve, index) => ({
+      x: curve[key].value, y: curve[key].percent, mode: "lines", type: "scatter", name: esc(curve.label), line: { width: 2, color: color(hues[index]) },
+      text: curve[key].value.map((v) => metric === "ratio" ? `${v.toFixed(3)}×` : us(v)), hovertemplate: "%{y:.0f} % at %{text} or faster<extra></extra>",
+    }));
     show(element, traces, {
-      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unit.name}, log scale)`), type: "log" },
-      yaxis: title("Measured trials at least as fast (%)"), legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+      xaxis: metric === "ratio" ? title("Ratio to its own anchor (×)") : { ...title(`Time of one launch (${unitOf(low).name}, log scale)`), ...timeAxis(low, high) },
+      yaxis: { ...title("At least as fast (% of trials)"), rangemode: "tozero" }, legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
     });
   }
 

@@ -6,6 +6,24 @@
   const facts = async (url) => { const answer = await fetch(url); if (!answer.ok) throw new Error(`${url}: ${answer.status}`); return answer.json(); };
   const say = (element, text) => { if (element) { element.textContent = text; element.classList.remove("waiting"); element.classList.add("nothing"); } };
   const pressed = (group, button) => group.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+  const pause = (milliseconds = 0) => new Promise((done) => setTimeout(done, milliseconds));
+
+  // What is written on a page must not wait for Plotly's four megabytes: they are asked for after the first paint.
+  const painted = new Promise((done) => {
+    setTimeout(done, 1000); // a tab in the background is not painted
+    try { new PerformanceObserver((seen) => { if (seen.getEntriesByName("first-contentful-paint").length) done(); }).observe({ type: "paint", buffered: true }); } catch { done(); }
+  });
+  const sources = ((document.currentScript && document.currentScript.dataset.charts) || "").split(" ").filter(Boolean); // none in a report: all is inside
+  const script = (source) => new Promise((done, failed) => {
+    const element = document.createElement("script");
+    element.src = source;
+    element.onload = done;
+    element.onerror = () => failed(new Error(`${source} could not be loaded`));
+    document.head.append(element);
+  });
+  let loading = null;
+  const charts = () => loading || (loading = painted.then(() => Promise.all(sources.map(script))));
+
   const choose = (id, then) => {
     const group = $(id);
     if (group) group.addEventListener("click", (event) => { const button = event.target.closest("button"); if (button) { pressed(group, button); then(button.value); } });
@@ -14,10 +32,17 @@
   async function campaign(root) {
     const id = root.dataset.campaign;
     let axis = "position", statistic = "median", table = null, progress = null, picked = false;
-    const drawProgress = () => Charts.draw($("progress"), () => Charts.progress($("progress"), table, progress, axis));
+    let drawnAt = 0, drawingTook = 0;
+    const drawProgress = () => {
+      if (!table || !table.position.length) return;
+      const begun = performance.now();
+      Charts.draw($("progress"), () => Charts.progress($("progress"), table, progress, axis));
+      drawnAt = performance.now();
+      drawingTook = drawnAt - begun;
+    };
     const drawHeat = () => {
       const first = $("heat-x"), second = $("heat-y");
-      if (!first || !first.options.length) return;
+      if (!table || !first || !first.options.length) return;
       Charts.draw($("heat"), () => Charts.heat($("heat"), table, Number(first.value), Number(second.value), statistic));
     };
     const drawParallel = () => Charts.draw($("parallel"), () => Charts.parallel($("parallel"), table));
@@ -37,10 +62,11 @@
       if (order.length > 1) second.value = order[1].index;
     }
 
-    function drawPoints() {
+    async function drawPoints() {
       if (!table.position.length) { for (const name of ["progress", "heat", "parallel"]) say($(name), "No trial yet."); return; }
       drawProgress();
-      if (hasTimes()) { drawHeat(); drawParallel(); } else for (const name of ["heat", "parallel"]) say($(name), "Nothing was measured yet.");
+      await pause(); // between charts the page listens
+      if (hasTimes()) { drawHeat(); await pause(); drawParallel(); } else for (const name of ["heat", "parallel"]) say($(name), "Nothing was measured yet.");
     }
 
     let importance = [], found = null;
@@ -50,7 +76,7 @@
       else say($("importance"), "Needs 20 measured trials.");
     }
 
-    function drawAnalysis() {
+    async function drawAnalysis() {
       if (found.occupancy) Charts.draw($("occupancy"), () => Charts.occupancy($("occupancy"), found.occupancy));
       else say($("occupancy"), "No worker times were recorded.");
       const share = $("seat-share");
@@ -65,20 +91,23 @@
         holder.textContent = "";
         for (let index = 0; index < effects.length; index++) { const box = document.createElement("div"); box.className = "chart"; box.setAttribute("role", "img"); holder.append(box); }
       }
-      effects.forEach((effect, index) => {
-        holder.children[index].setAttribute("aria-label", `Distribution of time by value of ${effect.knob}`);
-        Charts.draw(holder.children[index], () => Charts.effect(holder.children[index], effect, range));
-      });
+      for (const [index, effect] of effects.entries()) {
+        const box = holder.children[index];
+        box.setAttribute("aria-label", `Distribution of time by value of ${effect.knob}`);
+        await pause();
+        Charts.draw(box, () => Charts.effect(box, effect, range));
+      }
     }
 
     // Effects at once; their order and the heat map's knobs when the importances, which take longer, are there.
     async function analyse() {
       found = inline("analysis") || await facts(`/api/campaigns/${id}/analysis`);
-      drawAnalysis();
-      importance = inline("importances") || await facts(`/api/campaigns/${id}/importance`);
+      const weighing = inline("importances") || facts(`/api/campaigns/${id}/importance`);
+      await drawAnalysis();
+      importance = await weighing;
       drawImportance();
       fillSelects(importance);
-      if (importance.length) drawAnalysis();
+      if (importance.length) await drawAnalysis();
       if (table.position.length && hasTimes()) drawHeat();
     }
 
@@ -88,13 +117,15 @@
     if ($("parallel-clear")) $("parallel-clear").addEventListener("click", () => $("parallel").clearBrushes && $("parallel").clearBrushes());
     for (const name of ["heat-x", "heat-y"]) if ($(name)) $(name).addEventListener("change", () => { picked = true; drawHeat(); });
 
-    table = inline("points") || await facts(`/api/campaigns/${id}/points`);
+    await painted;
+    [table] = await Promise.all([inline("points") || facts(`/api/campaigns/${id}/points`), charts()]);
     progress = table.progress;
     fillSelects([]);
-    drawPoints();
+    await drawPoints();
     await analyse();
-    const grew = (added) => { append(table, added); drawProgress(); };
-    const redraw = async () => { await analyse(); if (hasTimes()) drawParallel(); };
+    // Drawing a watched search takes no more than a twentieth of the time.
+    const grew = (added) => { append(table, added); if (performance.now() - drawnAt > 20 * drawingTook) drawProgress(); };
+    const redraw = async () => { drawProgress(); await analyse(); if (hasTimes()) drawParallel(); };
     if (!document.body.dataset.standalone) follow(id, root, table, grew, redraw);
   }
 
@@ -115,7 +146,7 @@
   }
 
   function follow(id, root, table, grew, redraw) {
-    let state = root.dataset.state, evaluated = Number(root.dataset.evaluated), analysed = performance.now(), listed = 0, busy = false;
+    let state = root.dataset.state, evaluated = -1, analysed = performance.now(), rest = 8000, listed = 0, busy = false; // -1: the points drawn may be more than the page said
     if (state !== "running") return;
     const timer = setInterval(async () => {
       if (document.hidden || busy) return;
@@ -129,9 +160,11 @@
         if (news.points && news.points.position.length) grew(news.points);
         evaluated = news.evaluated;
         const ended = news.state !== "running";
-        if (ended || performance.now() - analysed > 8000) {
-          analysed = performance.now();
+        if (ended || performance.now() - analysed > rest) {
+          const begun = performance.now();
           await redraw();
+          analysed = performance.now();
+          rest = Math.max(8000, 40 * (analysed - begun)); // what the analysis costs must not grow with the search
         }
         state = news.state;
         root.dataset.state = state;
@@ -165,17 +198,20 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     const root = document.querySelector("main");
-    if (root.dataset.campaign) campaign(root).catch((error) => { for (const chart of document.querySelectorAll(".chart.waiting")) say(chart, `The charts could not be loaded (${error.message}).`); });
+    const failed = (error) => { for (const chart of document.querySelectorAll(".chart.waiting")) say(chart, `The charts could not be loaded (${error.message}).`); };
+    if (root.dataset.campaign) campaign(root).catch(failed);
     if ($("campaign-rows")) list($("campaign-rows"));
-    document.querySelectorAll("[data-samples]").forEach((element) => { const series = inline(element.dataset.samples); if (series && series.length) Charts.draw(element, () => Charts.samples(element, series)); });
-    document.querySelectorAll("[data-histogram]").forEach((element) => { const series = inline(element.dataset.histogram); if (series && series.length) Charts.draw(element, () => Charts.histogram(element, series)); });
+    for (const kind of ["histogram", "samples"]) for (const element of document.querySelectorAll(`[data-${kind}]`)) {
+      const series = inline(element.dataset[kind]);
+      if (series && series.length) charts().then(() => pause()).then(() => Charts.draw(element, () => Charts[kind](element, series))).catch(failed);
+    }
     if ($("curves")) {
       const curves = inline("curve-data").curves;
       let axis = "position", metric = $("curves").dataset.metric;
       const draw = () => { Charts.draw($("curves"), () => Charts.compare($("curves"), curves, axis, metric)); Charts.draw($("spread"), () => Charts.spread($("spread"), curves, metric)); };
       choose("compare-axis", (value) => { axis = value; draw(); });
       choose("compare-metric", (value) => { metric = value; draw(); });
-      draw();
+      charts().then(draw).catch(failed);
     }
     document.querySelectorAll("select[data-submit]").forEach((select) => select.addEventListener("change", () => select.form.submit()));
     document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {

@@ -1,0 +1,181 @@
+"""The tables of search efficiency, made of the summary that `search_efficiency report` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.markdown import markdown
+
+Report = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+CHECKPOINTS = ("50", "100", "200", "400")
+KERNEL_TUNER = "kernel-tuner "
+ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ")
+NAMES = {
+    "evo-free": "evo-free: no model of speed",
+    "evo-insight": "evo-insight: strangers instead of children",
+    "evo without validity": "without the model of failures",
+    "evo without polish": "without the polish at the end",
+    "evo with a second opinion": "with a second opinion by turns",
+    "evo with a bandit": "with a second opinion and a bandit",
+    "evo with restarts": "with restarts",
+    "evo without identity": "values seen by place only, not by identity",
+    "evo without alignment": "alignment of values not seen",
+    "tpe": "Optuna TPE, multivariate, knobs as choices",
+    "tpe-ordered": "Optuna TPE, multivariate, knobs as ordered integers",
+    "genetic": "genetic algorithm, population 12",
+    "differential": "differential evolution, population 12",
+    "nsgaii": "Optuna NSGA-II",
+    "cmaes": "Optuna CMA-ES",
+}
+
+
+def peers(report: Report) -> str:
+    """Every proposer over all spaces without noise, best score first."""
+    rows = [r for r in _without_noise(report) if not _is_ablation(r) and not r["proposer"].startswith(KERNEL_TUNER)]
+    return _table(_means(rows)) + "\n" + _origin(report)
+
+
+def ablations(report: Report) -> str:
+    """What evo loses with each of its parts, at 200 evaluations."""
+    rows = [r for r in _without_noise(report) if _is_ablation(r) or r["proposer"] == "evo"]
+    return _table(_means(rows), CHECKPOINTS[:3]) + "\n" + _origin(report)
+
+
+def kernel_tuner(report: Report) -> str:
+    """Kernel Tuner's strategies on the spaces that they were played on, evo and random on the same."""
+    rows = _without_noise(report)
+    played = {r["space"] for r in rows if r["proposer"].startswith(KERNEL_TUNER)}
+    if not played:
+        return "*Kernel Tuner's strategies were not played.*\n"
+    kept = [
+        r
+        for r in rows
+        if r["space"] in played and (r["proposer"] in ("evo", "random") or r["proposer"].startswith(KERNEL_TUNER))
+    ]
+    return _table(_means(kept)) + "\n" + f"On {len(played)} spaces: {', '.join(sorted(played))}.\n"
+
+
+def noise(report: Report) -> str:
+    """With noise on every time told: the truth about what would be promoted after re-timing the finalists."""
+    lines = []
+    levels = sorted({r["noise"] for r in report["rows"] if r["noise"] > 0})
+    if not levels:
+        return "*Searches with noise were not played.*\n"
+    for level in levels:
+        means = _means([r for r in report["rows"] if r["noise"] == level])
+        lines += [[f"{100 * level:.0f} %", *cells] for cells in _cells(means, CHECKPOINTS[:3])]
+    return markdown(["noise", *_heading(CHECKPOINTS[:3])], lines) + "\n" + _origin(report)
+
+
+def spaces(report: Report) -> str:
+    """evo against the best other proposer on every single space, at each number of evaluations."""
+    rows = [r for r in _without_noise(report) if not _is_ablation(r)]
+    lines = []
+    for space in sorted({r["space"] for r in rows}, key=lambda s: (s.startswith("made-up"), s)):
+        here = {r["proposer"]: r["fraction"] for r in rows if r["space"] == space}
+        ours = here.pop("evo", {})
+        facts = report["spaces"][space]
+        cells = [space, f"{facts['configurations']:,}", f"{100 * facts['fail']:.0f} %"]
+        for point in CHECKPOINTS:
+            others = {name: found[point] for name, found in here.items() if point in found}
+            if point not in ours or not others:
+                cells.append("-")
+                continue
+            best = max(others, key=lambda name: others[name])
+            cells.append(f"{ours[point]:.3f} ({others[best]:.3f} {best.removeprefix(KERNEL_TUNER)})")
+        lines.append(cells)
+    heading = ["space", "configurations", "fail", *(f"at {point}" for point in CHECKPOINTS)]
+    words = "Mean fraction of the optimum: evo, and in brackets the best of all other proposers there. "
+    return markdown(heading, lines) + "\n" + words + _origin(report)
+
+
+def ideas(report: Report) -> str:
+    """What each idea gained over evo as it is, on the same spaces and seeds."""
+    lines = [
+        [
+            NAMES.get(r["proposer"], r["proposer"]),
+            f"{r['pairs']} on {r['spaces']} spaces",
+            f"{r['gain']:+.3f} ± {r['error']:.3f}",
+            f"{100 * r['within_1_evo']:.0f} % / {100 * r['within_1_other']:.0f} %",
+            f"{100 * r['within_5_evo']:.0f} % / {100 * r['within_5_other']:.0f} %",
+        ]
+        for r in report["rows"]
+    ]
+    heading = [
+        "evo",
+        "pairs of searches",
+        "gain in score",
+        "within 1 % at 200: as it is / so",
+        "within 5 %: as it is / so",
+    ]
+    return markdown(heading, lines) + f"\n{report['date']}, commit {report['commit']}.\n"
+
+
+def overhead(report: Report) -> str:
+    """CPU time of ask and tell per trial."""
+    lines = [
+        [
+            r["proposer"],
+            f"{r['told']:,}",
+            str(r["batch"]),
+            f"{r['ms_per_trial']:.1f} ms",
+            f"{r['longest_ask_ms']:.0f} ms",
+        ]
+        for r in report["results"]
+    ]
+    heading = ["proposer", "trials told before", "asked at once", "ask and tell, per trial", "longest ask"]
+    return markdown(heading, lines) + f"\nOne core, {report['space']}, Python {report['python']}.\n"
+
+
+def _without_noise(report: Report) -> Rows:
+    return [r for r in report["rows"] if r["noise"] == 0]
+
+
+def _is_ablation(row: dict[str, Any]) -> bool:
+    return str(row["proposer"]).startswith(ABLATED)
+
+
+def _means(rows: Rows) -> Rows:
+    """Each proposer that was played on every space, all spaces weighing the same; best score first."""
+    from benchmarks.search_efficiency import mean_of
+
+    of_name: dict[str, Rows] = {}
+    for row in rows:
+        of_name.setdefault(row["proposer"], []).append(row)
+    every = {r["space"] for r in rows}
+    means = [
+        {"proposer": name, **mean_of(found)} for name, found in of_name.items() if {r["space"] for r in found} == every
+    ]
+    return sorted(means, key=lambda m: -m["score"])
+
+
+def _heading(points: Sequence[str]) -> list[str]:
+    return ["proposer", "score", f"of the optimum at {' / '.join(points)}", "within 1 % at 200", "within 5 %", "CPU s"]
+
+
+def _cells(means: Rows, points: Sequence[str]) -> Iterable[list[str]]:
+    for mean in means:
+        reached = [mean["fraction"].get(point) for point in points]
+        name = NAMES.get(mean["proposer"], mean["proposer"].replace(KERNEL_TUNER, "Kernel Tuner "))
+        yield [
+            name,
+            f"{mean['score']:.2f} ± {mean['score_error']:.2f}",
+            " / ".join("-" if f is None else f"{f:.3f}" for f in reached),
+            f"{100 * mean['within_1_at_200']:.0f} %",
+            f"{100 * mean['within_5_at_200']:.0f} %",
+            f"{mean['cpu_s']:.1f}",
+        ]
+
+
+def _table(means: Rows, points: Sequence[str] = CHECKPOINTS) -> str:
+    return markdown(_heading(points), list(_cells(means, points)))
+
+
+def _origin(report: Report) -> str:
+    counts = sorted(r["runs"] for r in report["rows"])
+    each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+    words = f"{len(report['spaces'])} spaces, {each} searches per proposer and space, {sum(counts):,} in all"
+    return f"{words}; {report['date']}, commit {report['commit']}.\n"

@@ -1,0 +1,40 @@
+"""What the commands share: their options, how they print JSON, and how Ctrl-C ends them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+DONE, NOTHING_VALID, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+BaseOption = Annotated[str, typer.Option("--base", "-b", help="A base by name (`evo bases list`) or its YAML file.")]
+CaseOption = Annotated[str, typer.Option("--case", "--shape", help="mission, tiny, ... or BxHxSxD, BxHxSq:SkvxD.")]
+DtypeOption = Annotated[str, typer.Option(help="float16, bfloat16 or float32; empty: the base's first.")]
+CausalOption = Annotated[bool, typer.Option("--causal", help="With the causal mask.")]
+DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
+CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
+KnobOption = Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")]
+ChosenKnobOption = Annotated[
+    list[str] | None, typer.Option("--knob", "-k", help="name=value; else champion, else default.")
+]
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, default=str))
+
+
+def _end_cleanly(*_: object) -> NoReturn:
+    """Ctrl-C or a request to terminate, once: what is under way is then finished and recorded undisturbed."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def end_cleanly_on_signals() -> None:
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _end_cleanly)
