@@ -15,6 +15,7 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from evo.base import find_base
 from evo.outcome import Rejected
@@ -46,6 +48,7 @@ def main() -> None:
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the process of one phase
     options = parser.parse_args()
     if options.only:
+        torch.set_num_threads(2)  # six of these processes run side by side
         print(json.dumps(check(options.only, options.random, options.db)))
         return
     command = [sys.executable, "-m", "benchmarks.correctness", "-o", str(options.out), "--random", str(options.random)]
@@ -54,8 +57,6 @@ def main() -> None:
         subprocess.Popen([*command, "--only", name], stdout=subprocess.PIPE, text=True) for name in options.phases
     ]
     target = make_target("cuda")
-    import torch
-
     environment = describe_environment(target.facts(), target.toolchain(), str(torch.__version__), Path.cwd())
     report: dict[str, Any] = {
         "study": "correctness",
@@ -72,8 +73,8 @@ def main() -> None:
         print({key: value for key, value in found.items() if key != "wrong"}, flush=True)
         for wrong in found.get("wrong", []):
             print("  WRONG", wrong, flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
@@ -104,6 +105,7 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(build, [variant for *_, variant in jobs]))
     oracles: dict[Any, tuple[Oracle, list[int]]] = {}  # one set of fresh inputs for all builds of one kind
+    started = time.perf_counter()
     report: dict[str, Any] = {"phase": name, "right": 0, "checks": 0, "worst": 0.0, "rejected": {}, "wrong": []}
     report["kinds"] = {kind: sum(job[1] == kind for job in jobs) for kind in ("default", "random", "champion")}
     for (case, kind, variant), built in zip(jobs, outcomes, strict=True):
@@ -126,6 +128,7 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
         report["checks"] += len(found.errors)
         shares = [e.norm_error / e.norm_bound for e in found.errors if e.norm_bound > 0]
         report["worst"] = max(report["worst"], *shares)
+    report["seconds"] = round(time.perf_counter() - started, 1)
     return report
 
 
