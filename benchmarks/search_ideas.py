@@ -3,12 +3,11 @@
 A second opinion decides every other proposal: how much denser the good trials lie around a candidate than the others do
 (the parzen estimators of Bergstra, Bardenet, Bengio and Kegl, Algorithms for Hyper-Parameter Optimization, 2011).
 A bandit shares the proposals out between the two opinions by what each has brought lately, instead of by turns.
-Restarts draw strangers, as at the beginning, whenever nothing has improved for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ Array = npt.NDArray[Any]
 GOOD_SHARE, GOOD_MOST = 0.1, 25  # of the trials that count as good
 CANDIDATES = 100  # drawn from the pool, of which the second opinion takes the best
 REMEMBERED = 20  # latest proposals of an opinion that its credit is taken from
-IDLE, DRAWN = 30, 8  # trials without improvement before a restart, and its strangers
 
 
 class SecondOpinion(Insight):
@@ -115,18 +113,6 @@ class Bandit(SecondOpinion):
         return found
 
 
-class Restarting(EvoProposer):
-    """Strangers again after a long time without improvement."""
-
-    def propose(self, n: int) -> Iterable[Indices]:
-        times = self.history.times_us
-        if np.isfinite(times).any():
-            idle = len(times) - int(np.nanargmin(times))
-            if idle >= IDLE and idle % IDLE < DRAWN:
-                return self.history.random_untaken(self.rng, n)
-        return super().propose(n)
-
-
 def _with(insight: type[SecondOpinion]) -> Callable[[SearchSpace, int, int], EvoProposer]:
     def make(space: SearchSpace, seed: int, budget: int) -> EvoProposer:
         proposer = EvoProposer(space, seed, budget=budget)
@@ -140,5 +126,4 @@ def _with(insight: type[SecondOpinion]) -> Callable[[SearchSpace, int, int], Evo
 IDEAS: dict[str, Callable[[SearchSpace, int, int], EvoProposer]] = {
     "evo with a second opinion": _with(SecondOpinion),
     "evo with a bandit": _with(Bandit),
-    "evo with restarts": lambda space, seed, budget: Restarting(space, seed, budget=budget),
 }

@@ -20,7 +20,7 @@ NAMES = {
     "evo without polish": "without the polish at the end",
     "evo with a second opinion": "with a second opinion by turns",
     "evo with a bandit": "with a second opinion and a bandit",
-    "evo with restarts": "with restarts",
+    "evo without restarts": "without restarts",
     "evo without identity": "values seen by place only, not by identity",
     "evo without alignment": "alignment of values not seen",
     "tpe": "Optuna TPE, multivariate, knobs as choices",
