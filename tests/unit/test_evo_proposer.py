@@ -116,6 +116,7 @@ def test_a_part_that_is_left_out_is_not_at_work(part: str) -> None:
     works = {
         "breeding": not proposer.insight.bred,
         "validity": not proposer.insight.validity,
+        "restarts": not proposer.restarted,
         "polish": not proposer.polished,
         "identity": columns[0] < columns[1],
         "alignment": columns[0] < columns[1],
@@ -124,6 +125,19 @@ def test_a_part_that_is_left_out_is_not_at_work(part: str) -> None:
         [part],
         ["identity", "alignment"],
     )
+
+
+@pytest.mark.parametrize("without", [(), ("restarts",)], ids=["restarts", "none"])
+def test_strangers_are_tried_again_when_nothing_improves(without: tuple[str, ...]) -> None:
+    proposer = EvoProposer(space(), 3, budget=400, without=without)
+    operators = []
+    for trial in range(120):
+        (configuration,) = proposer.ask(1)
+        operators.append(proposer.origin(configuration).operator)
+        proposer.tell(configuration, Measured((float(1 + trial),)))  # the first stays the best
+    late = [place for place, operator in enumerate(operators) if operator == "stranger" and place > 20]
+    again = [place for idle in range(30, 120, 30) for place in range(idle, idle + 8)]
+    assert set(again) <= set(late) if not without else len(late) < len(again)
 
 
 def test_a_batch_is_spread_out() -> None:
