@@ -38,12 +38,6 @@ def peers(report: Report) -> str:
     return _table(_means(rows)) + "\n" + _origin(report)
 
 
-def ablations(report: Report) -> str:
-    """What evo loses with each of its parts, at 200 evaluations."""
-    rows = [r for r in _without_noise(report) if _is_ablation(r) or r["proposer"] == "evo"]
-    return _table(_means(rows), CHECKPOINTS[:3]) + "\n" + _origin(report)
-
-
 def kernel_tuner(report: Report) -> str:
     """Kernel Tuner's strategies on the spaces that they were played on, evo and random on the same."""
     rows = _without_noise(report)
@@ -92,8 +86,8 @@ def spaces(report: Report) -> str:
     return markdown(heading, lines) + "\n" + words + _origin(report)
 
 
-def ideas(report: Report) -> str:
-    """What each idea gained over evo as it is, on the same spaces and seeds."""
+def pairs(report: Report) -> str:
+    """What each change to evo, a part taken away or an idea added, gains on the same spaces and seeds."""
     lines = [
         [
             NAMES.get(r["proposer"], r["proposer"]),

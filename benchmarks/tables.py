@@ -248,11 +248,11 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "dashboard_speed": ("dashboard_speed.json", dashboard_speed),
     "space_construction": ("space_construction.json", space_construction),
     "search_peers": ("search_efficiency.json", search_tables.peers),
-    "search_ablations": ("search_efficiency.json", search_tables.ablations),
+    "search_ablations": ("search_ablations.json", search_tables.pairs),
     "search_kernel_tuner": ("search_efficiency.json", search_tables.kernel_tuner),
     "search_noise": ("search_efficiency.json", search_tables.noise),
     "search_spaces": ("search_efficiency.json", search_tables.spaces),
-    "search_ideas": ("search_ideas.json", search_tables.ideas),
+    "search_ideas": ("search_ideas.json", search_tables.pairs),
     "search_overhead": ("search_overhead.json", search_tables.overhead),
 }
 
