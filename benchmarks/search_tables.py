@@ -12,7 +12,6 @@ Rows = list[dict[str, Any]]
 
 CHECKPOINTS = ("50", "100", "200", "400")
 KERNEL_TUNER = "kernel-tuner "
-LEAST_RUNS = 5  # on a space, to be compared there
 ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ")
 NAMES = {
     "evo-free": "evo-free: no model of speed",
@@ -68,7 +67,8 @@ def noise(report: Report) -> str:
 def spaces(report: Report) -> str:
     """evo against the best other proposer on every single space, at each number of evaluations."""
     rows = [r for r in _without_noise(report) if not _is_ablation(r)]
-    rows = [r for r in rows if r["runs"] >= LEAST_RUNS]  # the best of many means of few would be the luckiest
+    most = max((r["runs"] for r in rows), default=0)
+    rows = [r for r in rows if 3 * r["runs"] >= most]  # the best of many means of few would be the luckiest
     lines = []
     for space in sorted({r["space"] for r in rows}, key=lambda s: (s.startswith("made-up"), s)):
         here = {r["proposer"]: r["fraction"] for r in rows if r["space"] == space}
