@@ -110,7 +110,6 @@ class Visitor:
         from playwright.sync_api import expect
 
         answer = self.page.goto(address)
-        self.page.wait_for_load_state("networkidle")
         expect(self.page.locator(".chart.waiting")).to_have_count(0, timeout=30_000)
         return answer
 
