@@ -1,16 +1,17 @@
 """Promoted kernels in place of PyTorch's attention: `evo.ops.attention(q, k, v, is_causal=False)`.
 
 The elite of the call's own case, architecture and dtype is taken from a results database or an exported JSON artifact
-(`evo.ops.use(path)`; else $EVO_RESULTS, else ./results.db). Where there is none, or the tensors are not what a kernel
-takes, PyTorch's attention answers and the reason is logged once.
+(`evo.ops.use(path)`; else $EVO_RESULTS, else ./results.db). Where there is none, where it was promoted but PyTorch was
+faster, or where the tensors are not what a kernel takes, PyTorch's attention answers and the reason is logged once.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,17 @@ Plan = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A promoted variant, the dimensions it was promoted on and its time there."""
+    """A promoted variant, the dimensions it was promoted on, its time there and how many times as fast as PyTorch.
+
+    ratio_high: upper end of the ratio's interval; infinite where none was recorded.
+    """
 
     variant: Callable[[], Variant]
     constants: Mapping[str, Any]
     dimensions: Mapping[str, int]
     arch: str
     time_us: float
+    ratio_high: float = math.inf
 
 
 _source: Path | None = None
@@ -103,17 +108,30 @@ def _make_plan(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: boo
         return _without(f"{q.dtype} on {q.device.type}")
     major, minor = torch.cuda.get_device_capability(q.device)
     constants = {"head_dim": head_dim, "causal": is_causal, "dtype": _DTYPES[q.dtype]}
+    best = _best_of(_known(), f"sm_{major}{minor}", constants, dimensions)
+    if isinstance(best, str):
+        return _without(best)
+    return plan_for(best.variant(), dimensions, head_dim**-0.5, q.device)
+
+
+def _best_of(
+    known: Sequence[_Candidate], arch: str, constants: Mapping[str, Any], dimensions: Mapping[str, int]
+) -> _Candidate | str:
+    """The fastest candidate of this very case, or why there is none to be used."""
+    case = f"case {dict(dimensions)}, {dict(constants)}, {arch}"
     fitting = [
         candidate
-        for candidate in _known()
-        if candidate.arch == f"sm_{major}{minor}"
-        and dict(candidate.constants) == constants
-        and dict(candidate.dimensions) == dimensions
+        for candidate in known
+        if candidate.arch == arch
+        and dict(candidate.constants) == dict(constants)
+        and dict(candidate.dimensions) == dict(dimensions)
     ]
     if not fitting:
-        return _without(f"case {tuple(q.shape)}, {constants}, sm_{major}{minor} has no elite")
+        return f"{case} has no elite"
     best = min(fitting, key=lambda candidate: candidate.time_us)
-    return plan_for(best.variant(), dimensions, head_dim**-0.5, q.device)
+    if best.ratio_high < 1:
+        return f"{case}: PyTorch was faster when its elite was promoted (ratio at most {best.ratio_high:.2f})"
+    return best
 
 
 def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -190,8 +208,10 @@ def _of_elite(elite: Elite, variant: VariantRecord) -> _Candidate | None:
     dimensions = _dimensions(elite.place.case_name)
     if variant.language != "cuda" or dimensions is None:
         return None
-    time_us = elite.promotion.time_us or float("inf")
-    return _Candidate(variant.variant, variant.constants, dimensions, elite.place.arch, time_us)
+    time_us, ratio_high = (
+        math.inf if value is None else value for value in (elite.promotion.time_us, elite.promotion.ratio_high)
+    )
+    return _Candidate(variant.variant, variant.constants, dimensions, elite.place.arch, time_us, ratio_high)
 
 
 def _of_artifact(path: Path) -> _Candidate:
@@ -201,11 +221,13 @@ def _of_artifact(path: Path) -> _Candidate:
         variant = VariantRecord(base=document["base"], language="cuda", **fields)
         dimensions = _dimensions(document["case"])
         time_us = float(document["time_us"]["median"])
+        found = document["ratio"]["high"]
+        ratio_high = math.inf if found is None else float(found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: expected an artifact of `evo export --format json` ({error})") from None
     if dimensions is None:
         raise InputError(f"{path}: case: expected one of attention's, got {document['case']}")
-    return _Candidate(variant.variant, variant.constants, dimensions, variant.arch, time_us)
+    return _Candidate(variant.variant, variant.constants, dimensions, variant.arch, time_us, ratio_high)
 
 
 def _dimensions(case_name: str) -> dict[str, int] | None:

@@ -11,6 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from evo import ops
 from evo.errors import InputError
+from evo.record import open_record
+from tests.synthetic import fill_campaign, make_spec, promote_best
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +83,31 @@ def test_a_file_that_is_no_artifact_is_refused_in_one_line(tmp_path: Path) -> No
     path.write_text('{"base": "phase4"}')
     with pytest.raises(InputError, match=r"artifact\.json: expected an artifact of `evo export --format json`"):
         ops.use(path)
+
+
+CONSTANTS = {"head_dim": 64, "causal": False, "dtype": "float16"}
+DIMENSIONS = {"batch": 1, "heads": 8, "seq_q": 512, "seq_kv": 512}
+
+
+def candidate(time_us: float, ratio_high: float, **dimensions: int) -> ops._Candidate:
+    return ops._Candidate(pytest.fail, CONSTANTS, {**DIMENSIONS, **dimensions}, "sm_90", time_us, ratio_high)
+
+
+def test_the_fastest_elite_of_the_very_case_is_taken() -> None:
+    slow, fast, other = candidate(6.0, 1.5), candidate(5.0, 1.9), candidate(1.0, 9.0, seq_q=64)
+    assert ops._best_of([slow, fast, other], "sm_90", CONSTANTS, DIMENSIONS) is fast
+    assert "has no elite" in str(ops._best_of([slow, fast], "sm_89", CONSTANTS, DIMENSIONS))
+    assert "has no elite" in str(ops._best_of([fast], "sm_90", {**CONSTANTS, "causal": True}, DIMENSIONS))
+
+
+def test_where_pytorch_was_faster_it_answers() -> None:
+    reason = ops._best_of([candidate(198.0, 0.58)], "sm_90", CONSTANTS, DIMENSIONS)
+    assert "PyTorch was faster when its elite was promoted (ratio at most 0.58)" in str(reason)
+
+
+def test_elites_of_a_database_come_with_their_ratio(tmp_path: Path) -> None:
+    with open_record(tmp_path / "r.db") as record:
+        campaign_id = record.start_campaign(make_spec())
+        promote_best(record, campaign_id, fill_campaign(record, campaign_id, 40))
+        promoted = {elite.promotion.ratio_high for elite in record.elites()}
+    assert {found.ratio_high for found in ops._read(tmp_path / "r.db")} == promoted
