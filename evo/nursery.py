@@ -17,9 +17,10 @@ import time
 MESSAGE_BYTES = 4096
 SEEN = b"seen"  # a nursery's first word to the seat that has come to it
 _ANSWER_S = 5.0
-# PyTorch's idle threads spin for well over the longest wait within a call, then sleep: without end they hold the cores
-# that builders need, and under load a call of microseconds takes tens of milliseconds.
-_THREADS = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "20000"}
+# PyTorch's idle threads spin: without end they hold the cores that builders and a kernel's own threads need; for a
+# while only, they make a call of microseconds take milliseconds on a busy machine. So they sleep. What their waking
+# costs is no kernel's gain: a call on one thread, which wakes none, is a baseline too.
+_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class NurseryLost(Exception):

@@ -10,6 +10,7 @@ from evo.dashboard.analysis import value_word
 from evo.record import Campaign, is_abandoned
 
 NONE = "–"
+_ON_A_CPU = {"": "PyTorch", "torch": "PyTorch", "torch-1": "PyTorch on one thread"}
 
 
 def micro(value: float | None) -> str:
@@ -87,8 +88,8 @@ def knobs(configuration: Mapping[str, Any], but: Collection[str] = ()) -> str:
 
 
 def backend(name: str) -> str:
-    """A PyTorch backend: "PyTorch flash", or just "PyTorch" where it has only one."""
-    return "PyTorch" if name in ("", "torch") else f"PyTorch {name}"
+    """A PyTorch backend: "PyTorch flash"; on a CPU "PyTorch", which takes all threads, or "PyTorch on one thread"."""
+    return _ON_A_CPU.get(name, f"PyTorch {name}")
 
 
 def proof(kill_rate: Mapping[str, Any]) -> str:

@@ -152,7 +152,8 @@ class Attention:
         return {"out": out}
 
     def baselines(self, case: AttentionCase, device: str) -> Mapping[str, Callable[[Tensors], Any]]:
-        """PyTorch's attention by backend; on a CPU only the one it has."""
+        """PyTorch's attention by backend; on a CPU the one it has, on all threads and on one."""
+        import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
         from torch.nn.functional import scaled_dot_product_attention
 
@@ -166,8 +167,16 @@ class Attention:
 
             return run_forced
 
+        def alone(inputs: Tensors) -> torch.Tensor:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                return run(inputs)
+            finally:
+                torch.set_num_threads(threads)
+
         if not device.startswith("cuda"):
-            return {"torch": run}
+            return {"torch": run, "torch-1": alone} if torch.get_num_threads() > 1 else {"torch": run}
         return {name: forced(getattr(SDPBackend, backend)) for name, backend in _CUDA_BACKENDS.items()}
 
     def flops(self, case: AttentionCase) -> float:

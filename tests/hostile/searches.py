@@ -34,7 +34,6 @@ class Ground:
             "TMPDIR": str(self.temporary),  # also marks its processes
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "PYTHONPATH": str(ROOT),
-            "OMP_WAIT_POLICY": "PASSIVE",  # PyTorch's threads must not spin where others compile
         }
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(

@@ -110,21 +110,19 @@ def _replay_and_verify_again(place: Ground) -> None:
     """What these searches recorded reproduces; an elite whose program has become wrong is demoted."""
     db = str(place.db)
     ((measured, key),) = place.rows("SELECT id, variant_key FROM trials WHERE time_us IS NOT NULL LIMIT 1")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-        again = replay_trial(measured, db=db, within=100.0)
-        assert again["checks"] == {"key": True, "binary": True, "outcome": True, "time": True}
-        assert again["reproduces"]
-        assert again["variant"] == key
+    again = replay_trial(measured, db=db, within=100.0)  # on busy cores; tests/unit/test_recheck.py judges times
+    assert again["checks"] == {"key": True, "binary": True, "outcome": True, "time": True}
+    assert again["reproduces"]
+    assert again["variant"] == key
 
-        assert {verdict.fate for verdict in verify_elites(db=db)} == {"holds"}
-        champion = place.rows(REIGNING)[0][1]
-        with contextlib.closing(sqlite3.connect(db)) as connection, connection:
-            connection.execute(
-                "UPDATE variants SET header = replace(header, 'Hostility::kNone', 'Hostility::kWrong') WHERE key = ?",
-                (champion,),
-            )
-        verdicts = verify_elites(db=db)
+    assert {verdict.fate for verdict in verify_elites(db=db)} == {"holds"}
+    champion = place.rows(REIGNING)[0][1]
+    with contextlib.closing(sqlite3.connect(db)) as connection, connection:
+        connection.execute(
+            "UPDATE variants SET header = replace(header, 'Hostility::kNone', 'Hostility::kWrong') WHERE key = ?",
+            (champion,),
+        )
+    verdicts = verify_elites(db=db)
     assert [verdict.fate for verdict in verdicts] == ["demoted", "holds", "holds"]
     assert "wrong_output" in verdicts[0].reason
     assert place.rows(REIGNING) == [(1, verdicts[1].variant), (2, verdicts[2].variant)]
