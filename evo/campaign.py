@@ -71,7 +71,6 @@ class Progress:
     valid: int = 0
     best_us: float | None = None
     best_ratio: float | None = None
-    best_number: int | None = None
     anchor: str = ""
     rejected: Counter[str] = field(default_factory=Counter)
     curve: list[tuple[int, float]] = field(default_factory=list)  # (evaluated, best so far in us) at each improvement
@@ -154,7 +153,7 @@ class Campaign:
             self._numbers[configuration.indices] = trial.number
             if self.patience is not None:
                 self.patience.note(outcome)
-            self._count(trial.number, outcome)
+            self._count(outcome)
             self._next = max(self._next, trial.number + 1)
             self._outcomes[trial.number] = outcome
         self._binaries = self.record.binaries(self.campaign_id)
@@ -264,7 +263,7 @@ class Campaign:
         if self.patience is not None:
             expected = getattr(self.proposer, "expected_gain", None)
             self.patience.note(outcome, expected() if expected is not None else None)
-        self._count(pending.number, outcome)
+        self._count(outcome)
         log = outcome.detail if isinstance(outcome, Rejected) and outcome.stage == Stage.BUILD else ""
         trial = Trial(
             number=pending.number,
@@ -283,7 +282,7 @@ class Campaign:
             trials += self._conclude(twin, outcome, same_as=pending.number)
         return trials
 
-    def _count(self, number: int, outcome: Outcome) -> None:
+    def _count(self, outcome: Outcome) -> None:
         progress = self.progress
         progress.evaluated += 1
         if isinstance(outcome, Rejected):
@@ -291,7 +290,7 @@ class Campaign:
             return
         progress.valid += 1
         if progress.best_us is None or outcome.time_us < progress.best_us:
-            progress.best_us, progress.best_ratio, progress.best_number = outcome.time_us, outcome.ratio, number
+            progress.best_us, progress.best_ratio = outcome.time_us, outcome.ratio
             progress.curve.append((progress.evaluated, outcome.time_us))
 
     def _note_recovery(self, done: Done) -> None:

@@ -59,13 +59,6 @@ class LiveReport:
     def holds(self) -> bool:
         return not self.dead
 
-    def complaint(self) -> str:
-        """One line for the user about dead knobs; empty when there are none."""
-        if not self.dead:
-            return ""
-        names = ", ".join(self.dead)
-        return f"{self.base}: knobs that do not change the binary: {names} (does the template read them from Config?)"
-
 
 def check_live(
     base: Base,

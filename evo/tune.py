@@ -419,7 +419,7 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
     return found[:FINALISTS]
 
 
-def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
+def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, sanitized: bool, say: Say) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
     if not record.settle(result.campaign_id):
         again = f"`evo promote {result.campaign_id}` does it once {record.name} can be written"
@@ -477,7 +477,6 @@ def promote_campaign(
     db: str,
     rounds: int = 40,
     ray_address: str | None = None,
-    sanitized: bool = True,
     say: Say = lambda _: None,
 ) -> SearchResult:
     """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
@@ -502,7 +501,7 @@ def promote_campaign(
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
             place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
             result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
-            _crown(fleet, record, result, rounds=rounds, sanitized=sanitized, say=say)
+            _crown(fleet, record, result, rounds=rounds, sanitized=True, say=say)
             return result
 
 

@@ -191,16 +191,11 @@ class Record:
         campaign_id: int,
         *,
         baselines: Mapping[str, float] | None = None,
-        anchor: str | None = None,
         kill_rate: Mapping[str, Any] | None = None,
-        control_share: float | None = None,
-        space: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
         budget: int | None = None,
     ) -> None:
         """Record facts that are known only while the campaign runs; None leaves a fact as it is."""
-        given = {"baselines": baselines, "anchor": anchor, "kill_rate": kill_rate, "control_share": control_share}
-        given |= {"space": space, "options": options, "budget": budget}
+        given = {"baselines": baselines, "kill_rate": kill_rate, "budget": budget}
         columns = {name: value for name, value in given.items() if value is not None}
         if columns:
             self._write([lines.update_line(campaign_id, columns)])
@@ -326,11 +321,9 @@ class Record:
         with self._user_errors(), self._engine.connect() as connection:
             return query(connection, *args, **kwargs)
 
-    def campaigns(
-        self, *, base: str | None = None, state: str | None = None, limit: int | None = None, offset: int = 0
-    ) -> list[Campaign]:
+    def campaigns(self, *, base: str | None = None, limit: int | None = None, offset: int = 0) -> list[Campaign]:
         """Campaigns with their counts, newest first."""
-        return self._read(read.read_campaigns, base=base, state=state, limit=limit, offset=offset)
+        return self._read(read.read_campaigns, base=base, limit=limit, offset=offset)
 
     def campaign(self, campaign_id: int) -> Campaign:
         """One campaign. Raises: InputError when there is none of that id."""
@@ -413,11 +406,9 @@ class Record:
             raise ValueError("samples: expected a trial or a promotion")
         return self._read(read.read_samples, trial_id=trial_id, promotion_id=promotion_id)
 
-    def campaign_samples(
-        self, campaign_id: int, name: str = "variant", l2: str = "warm"
-    ) -> dict[int, tuple[float, ...]]:
-        """Raw samples in microseconds of a whole campaign, by trial id."""
-        return self._read(read.read_campaign_samples, campaign_id, name, l2)
+    def campaign_samples(self, campaign_id: int) -> dict[int, tuple[float, ...]]:
+        """Every variant's warm samples in microseconds, by trial id."""
+        return self._read(read.read_campaign_samples, campaign_id)
 
     def promotions(self, *, campaign_id: int | None = None, variant_key: str | None = None) -> list[RecordedPromotion]:
         """Promotions and refusals, newest first, without their samples."""
