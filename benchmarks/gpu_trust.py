@@ -8,18 +8,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import environment_of, show_report
 from benchmarks.timing_noise import study
 from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Measured, Rejected
 from evo.prove import CONTROL, Mutant, mutant_variant, mutants, prove
-from evo.provenance import describe_environment
 from evo.seat import Seat, WorkerSpec
 from evo.targets import build, make_target
 from evo.variant import Variant
@@ -129,26 +127,15 @@ def main() -> None:
     parser.add_argument("--base", default="phase4", help="of the null run")
     parser.add_argument("--out", "-o", type=Path)
     options = parser.parse_args()
-    target = make_target("cuda")
     report = {
         "study": "gpu_trust",
         "kill_rate": kill_rate(),
         "recoveries": recoveries(),
         "fleet": fleet_outcomes(),
         "null_run": null_run(options.base),
-        "environment": asdict(describe_environment(target.facts(), target.toolchain(), _torch(), Path.cwd())),
+        "environment": environment_of(make_target("cuda")),
     }
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
-
-
-def _torch() -> str:
-    import torch
-
-    return str(torch.__version__)
+    show_report(report, options.out)
 
 
 if __name__ == "__main__":
