@@ -26,10 +26,11 @@ import torch
 
 from benchmarks.report import opening, write_report
 from evo.base import find_base
+from evo.inspect import bind_variant
 from evo.outcome import Rejected
 from evo.record import open_record
 from evo.targets import LaunchError, build, make_target
-from evo.variant import Variant, make_variant
+from evo.variant import Variant
 from evo.verify import Oracle, verify
 from evo.workloads import find_workload
 
@@ -79,15 +80,7 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
             ("default", space.default),
             *(("random", c) for c in space.sample(rng, random_count)),
         ]:
-            variant = make_variant(
-                base,
-                space,
-                configuration,
-                constants=case.constants(),
-                facts=facts.limits,
-                arch=facts.arch,
-                toolchain=target.toolchain(),
-            )
+            variant = bind_variant(base, space, configuration, case, facts, target.toolchain())
             jobs.append((case, kind, variant))
     for variant in champions(name, db) if db else ():
         head_dim, dtype, causal = (variant.constants[key] for key in ("head_dim", "dtype", "causal"))

@@ -17,12 +17,11 @@ from typing import Any
 from benchmarks.report import environment_of, show_report
 from evo.base import find_base
 from evo.evaluate import Bench
-from evo.inspect import configured
+from evo.inspect import bind_variant, configured
 from evo.measure import HOST_TIMING, Timing, interleave, sized_launches
 from evo.outcome import Contest, Rejected
 from evo.promote import judge
 from evo.targets import build, make_target
-from evo.variant import make_variant
 from evo.workloads import find_workload
 
 
@@ -49,15 +48,7 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
     bench = Bench(target, workload, case, timing)
     facts = bench.facts()
     space = base.space({**facts.limits, **case.constants()})
-    variant = make_variant(
-        base,
-        space,
-        configured(space, knobs),
-        constants=case.constants(),
-        facts=facts.limits,
-        arch=facts.arch,
-        toolchain=target.toolchain(),
-    )
+    variant = bind_variant(base, space, configured(space, knobs), case, facts, target.toolchain())
     built = build(variant)
     if isinstance(built, Rejected):
         raise SystemExit(f"{built.stage}: {built.reason}\n{built.detail}")

@@ -55,6 +55,22 @@ class Knob:
         elif self.kind != "categorical" and _kind(values) == "categorical":
             raise InputError(f"{key}.kind: expected categorical for words and truth values, got {self.kind}")
 
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.name,
+            "values": list(self.values),
+            "default": self.default,
+            "kind": self.kind,
+            "doc": self.doc,
+        }
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> Knob:
+        """The knob of a document; only name and values must be there."""
+        default, kind, doc = document.get("default"), document.get("kind", ""), document.get("doc", "")
+        return Knob(document["name"], tuple(document["values"]), default, kind, doc)
+
     @property
     def ordered(self) -> bool:
         """Whether near values behave alike."""

@@ -413,7 +413,7 @@ def _as_knobs(knobs: KnobsLike) -> list[Knob]:
         if isinstance(item, Knob):
             found.append(item)
         elif isinstance(item, Mapping):
-            found.append(Knob(item["name"], tuple(item["values"]), item.get("default"), item.get("kind", "")))
+            found.append(Knob.of(item))
         else:
             name, values = item
             found.append(Knob(name, tuple(values)))

@@ -24,7 +24,7 @@ from evo.preflight import check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
-from evo.record import CampaignSpec, Event, Place, Record, open_record
+from evo.record import CampaignSpec, Event, Place, Record, is_missing, open_record
 from evo.search import make_proposer
 from evo.search.control import with_control
 from evo.space import Configuration, Knob, SearchSpace
@@ -32,7 +32,6 @@ from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording, save_recording
 from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
 from evo.variant import Variant
-from evo.workloads import find_workload
 
 FINALISTS = 3
 _ANSWER_S = 5.0  # that a cluster's head may take to be reached
@@ -141,13 +140,7 @@ def resolve(request: SearchRequest) -> Setting:
         raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
     if target == "cuda" and not request.ray_address and not gpu_names():
         raise InputError(f"--target cuda: no NVIDIA GPU here; {_WOULD_WORK}")
-    dtype = request.dtype or base.dtypes[0]
-    if dtype not in base.dtypes:
-        raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
-    workload = find_workload(base.workload)
-    return Setting(
-        base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
-    )
+    return Setting(base, target, base.case(request.case, request.dtype, request.causal), None)
 
 
 def _knock(address: str) -> None:
@@ -321,7 +314,7 @@ def search_with(
 
 def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
     """The campaign that `resume` would go on with, newest first; None when there is none. Raises: InputError."""
-    if "://" not in request.db and not Path(request.db).exists():
+    if is_missing(request.db):
         return None
     stage = resolve(request)
     case = stage.case_name
@@ -392,10 +385,7 @@ def _start_campaign(
                 "limits": dict(ready.facts.limits),
             },
             space={
-                "knobs": [
-                    {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc}
-                    for k in binding.space.knobs
-                ],
+                "knobs": [knob.document() for knob in binding.space.knobs],
                 "rules": {name: rule.text for name, rule in binding.rules_space.rules.items()},
                 "size": binding.space.size,
             },
@@ -513,10 +503,7 @@ def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
             raise InputError(
                 f"campaign {campaign_id} was replayed ({campaign.replay}); only measured ones are recorded"
             )
-        knobs = [
-            Knob(k["name"], tuple(k["values"]), k["default"], k.get("kind", ""), k.get("doc", ""))
-            for k in campaign.space["knobs"]
-        ]
+        knobs = [Knob.of(knob) for knob in campaign.space["knobs"]]
         space = SearchSpace(knobs)
         trials: list[tuple[Sequence[int], Outcome]] = []
         for trial in record.trials(campaign_id):

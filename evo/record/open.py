@@ -33,6 +33,11 @@ def parse_url(database: str | Path) -> sa.URL:
         raise InputError(f"{text}: --db: expected a file or a URL such as sqlite:///results.db") from None
 
 
+def is_missing(database: str) -> bool:
+    """Whether it names a file that does not exist; a database behind a URL is taken to be there."""
+    return "://" not in database and not Path(database).exists()
+
+
 def display_name(url: sa.URL) -> str:
     """The database's name for messages: the file, or the URL without its password."""
     return str(url.database or ":memory:") if is_sqlite(url) else url.render_as_string(hide_password=True)
