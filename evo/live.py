@@ -22,6 +22,7 @@ import numpy as np
 
 from evo.base import Base
 from evo.build_cache import cache_folder
+from evo.expression import value_text
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
@@ -162,7 +163,9 @@ class _Probe:
             base=base,
             dead=tuple(knobs[k].name for k in sorted(dead)),
             duplicates=tuple(duplicates),
-            untried=tuple(f"{knobs[k].name}={_word(knobs[k].values[value])}" for k, value in self._never_compared()),
+            untried=tuple(
+                f"{knobs[k].name}={value_text(knobs[k].values[value])}" for k, value in self._never_compared()
+            ),
             failed=dict(self.failed),
             builds=len(self.hashes),
             programs=len({found for found in self.hashes.values() if found}),
@@ -193,10 +196,6 @@ class _Probe:
 def _build_here(variants: Sequence[Variant]) -> Iterable[Built | Rejected]:
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
         return list(pool.map(build, variants))
-
-
-def _word(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _content_key(
