@@ -22,7 +22,7 @@ from evo.outcome import Contest, Rejected
 from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.sanitize import sanitize_all
-from evo.tune import SearchRequest, bind, build_all, raise_fleet, resolve, search_with
+from evo.tune import SearchRequest, bind, entries_of, raise_fleet, resolve, search_with
 from evo.workloads import find_workload
 
 PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
@@ -121,7 +121,7 @@ def _one_case(
             labels.setdefault(champion.key, []).append(f"{base} champion")
         shown = f"{progress.best_us:.2f} us" if progress.best_us else "nothing valid"
         say(f"{case} {base}: {progress.valid} of {progress.evaluated} valid, {shown}, {progress.per_s:.1f}/s")
-    entries = build_all(fleet, list(variants.values()))
+    entries = entries_of(fleet, list(variants.values()))
     contest = fleet.contest(entries, options.rounds)
     if not isinstance(contest, Contest):
         say(f"{case}: contest failed: {contest}")

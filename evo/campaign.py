@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -304,6 +304,20 @@ class Campaign:
         if time.monotonic() - self._beat_at > _HEARTBEAT_S:
             self.record.heartbeat(self.campaign_id)
             self._beat_at = time.monotonic()
+
+
+def build_all(fleet: FleetLike, variants: Sequence[Variant]) -> list[Built | Rejected]:
+    """Build these variants on a fleet that does nothing else; outcomes in their order."""
+    for number, variant in enumerate(variants):
+        fleet.submit_build(number, variant)
+    found: dict[int, Built | Rejected] = {}
+    waiting = set(range(len(variants)))
+    while waiting:
+        for done in fleet.wait(1.0):
+            waiting.discard(done.number)
+            if not isinstance(done.result, Measured):
+                found[done.number] = done.result
+    return [found[number] for number in range(len(variants))]
 
 
 def _run_intervals(done: Done) -> list[Interval]:

@@ -6,11 +6,11 @@ binaries differ. Only pairs not yet told apart are built again elsewhere, so a s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from evo.base import Base
-from evo.build_cache import cache_folder
+from evo.build_cache import cache_folder, write_whole
 from evo.expression import value_text
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
@@ -232,11 +232,6 @@ def _read(path: Path) -> LiveReport | None:
 
 
 def _write(path: Path, report: LiveReport) -> None:
-    """Keep a report, whole or not at all; a cache that cannot be written costs only time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump(asdict(report), file)
-        Path(file.name).replace(path)
-    except OSError:
-        return
+    """Keep a report; a cache that cannot be written costs only time."""
+    with contextlib.suppress(OSError):
+        write_whole(path, json.dumps(asdict(report)).encode())

@@ -15,7 +15,7 @@ from typing import Any
 
 from evo.arms import Arms, arms_of
 from evo.base import Base, find_base
-from evo.campaign import Binding, Campaign, Progress
+from evo.campaign import Binding, Campaign, Progress, build_all
 from evo.errors import InputError, WorkersLost
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
 from evo.outcome import Built, Contest, Measured, Outcome
@@ -434,7 +434,7 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, san
         else f"Re-measuring the best {len(keys)} among {len(incumbents)} incumbents and the baselines"
     )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
-    entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
+    entries = entries_of(fleet, [record.variant(key).variant() for key in wanted])
     contest = fleet.contest(entries, rounds, sanitized)
     if not isinstance(contest, Contest):
         record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
@@ -447,18 +447,10 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, san
     record_crowning(record, result.campaign_id, result.place, contest, result.crowning)
 
 
-def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:
-    """Build these variants on the fleet; those that no longer build are left out."""
-    for number, variant in enumerate(variants):
-        fleet.submit_build(number, variant)
-    built: dict[int, Built] = {}
-    waiting = set(range(len(variants)))
-    while waiting:
-        for done in fleet.wait(1.0):
-            waiting.discard(done.number)
-            if isinstance(done.result, Built):
-                built[done.number] = done.result
-    return [(variants[number], built[number]) for number in sorted(built)]
+def entries_of(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:
+    """What enters a contest: these variants with their binaries; those that no longer build are left out."""
+    outcomes = zip(variants, build_all(fleet, variants), strict=True)
+    return [(variant, built) for variant, built in outcomes if isinstance(built, Built)]
 
 
 def promote_campaign(
