@@ -22,7 +22,8 @@ from evo.outcome import Contest, Rejected
 from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.sanitize import sanitize_all
-from evo.tune import SearchRequest, bind, entries_of, raise_fleet, resolve, search_with
+from evo.setting import SearchRequest, resolve
+from evo.tune import bind, entries_of, raise_fleet, search_with
 from evo.workloads import find_workload
 
 PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
