@@ -8,7 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from evo.errors import InputError
@@ -89,6 +97,15 @@ def explain(error: DBAPIError | sqlite3.Error) -> str:
         ("unable to open", "cannot be opened; expected a path in a folder that can be written"),
     )
     return next((f"{hint} ({words})" for word, hint in hints if word in words.lower()), words)
+
+
+def raise_bugs(error: DBAPIError | sqlite3.Error) -> None:
+    """Let our own mistakes through: only a database that cannot be used is the user's matter."""
+    if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
+        raise error
+    words_of_driver = str(error.orig if isinstance(error, DBAPIError) else error)
+    if any(words in words_of_driver for words in ("no such column", "has no column", "syntax error")):
+        raise error
 
 
 def schema_version(connection: sa.Connection) -> str | None:
