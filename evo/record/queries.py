@@ -1,4 +1,4 @@
-"""Queries: rows into values. Each takes a connection, so that one page is read in one snapshot."""
+"""Queries: rows into values, over a connection that the caller holds."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def users(library: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module: evo.record.read -> record."""
+    """The room of a module: evo.record.queries -> record."""
     return module if module in APART else ".".join(module.split(".")[1:2])
 
 
