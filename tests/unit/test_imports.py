@@ -26,7 +26,7 @@ BELOW = {  # a room -> all of ours that it may import when it is loaded
     "base": "errors expression outcome space workloads",
     "variant": "base errors expression outcome space",
     "sweeper": "",
-    "targets": "base errors expression launch_text outcome space sweeper variant workloads",
+    "targets": "base errors expression outcome space sweeper variant workloads",
     "search": "errors expression knob outcome space",
     "measure": "errors outcome targets workloads",
     "verify": "errors outcome targets workloads",
