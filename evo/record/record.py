@@ -26,15 +26,7 @@ from evo.record.open import UNUSABLE, database_revision, explain, open_engine, p
 from evo.record.reader import Reader
 from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow, ProfileRow
 from evo.record.spool import Spool
-from evo.record.values import (
-    CampaignSpec,
-    Event,
-    Interval,
-    Place,
-    Profile,
-    Promotion,
-    Trial,
-)
+from evo.record.values import CampaignSpec, Event, Interval, Place, Profile, Promotion, Trial
 
 log = logging.getLogger("evo.record")
 
