@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from evo.errors import InputError
-from evo.outcome import Rejected, Resources, Stage
-from evo.record import Record, Trial, VariantRecord, is_abandoned
+from evo.outcome import Measured, Rejected, Resources, Stage
+from evo.record import Record, Trial, VariantRecord, is_abandoned, open_record
 from tests.records import PLACE, check_round_trip, make_promotion, make_spec, make_trial, make_variant, run_python
+from tests.synthetic import fill_campaign
 
 # --- what goes in comes out ------------------------------------------------------------------------------------------
 
@@ -169,3 +170,18 @@ def test_points_are_thinned_but_keep_every_improvement(record: Record) -> None:
     assert {0, 37, 55, 83} <= {point.number for point in thinned}
     later = record.points(campaign_id, after=everything[89].id)
     assert [point.position for point in later] == list(range(91, 101))
+
+
+def test_the_best_of_equals_is_the_first(tmp_path: Path) -> None:
+    with open_record(tmp_path / "results.db") as record:
+        campaign_id = record.start_campaign(make_spec())
+        trials = fill_campaign(record, campaign_id, 40)
+        other = record.start_campaign(make_spec())
+        times = {trial.number: trial.outcome.time_us for trial in trials if isinstance(trial.outcome, Measured)}
+        best = min(times, key=lambda number: (times[number], number))
+        again = next(trial for trial in trials if trial.number == best)
+        record.record_trial(campaign_id, dataclasses.replace(again, number=40))
+        found, empty = record.campaign(campaign_id), record.campaign(other)
+        assert record.trial(found.best_trial_id or 0).number == best
+        assert found.evaluated == 41
+        assert (empty.evaluated, empty.best_us, empty.best_trial_id) == (0, None, None)
