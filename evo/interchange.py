@@ -245,10 +245,5 @@ def champion_file(record: Record, champion: Champion, kind: str) -> str:
     if kind == "json":
         return json_text(json_artifact(champion))
     if kind == "t4":
-        trials = record.trials(champion.campaign.id)
-        return json_text(t4_document(champion.campaign, [(trial, _warm(record, trial)) for trial in trials]))
+        return json_text(t4_of_campaign(record, champion.campaign.id))
     raise InputError(f"--format {kind}: expected header, json or t4")
-
-
-def _warm(record: Record, trial: RecordedTrial) -> Sequence[float]:
-    return next((s.values_us for s in record.samples(trial.id) if (s.name, s.l2) == ("variant", "warm")), ())

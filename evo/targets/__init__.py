@@ -1,4 +1,4 @@
-"""Where variants are built and run: one protocol, three targets (cuda, host, replay)."""
+"""Where variants are built and run: one protocol for cuda and host; `replay` plays the part of a whole fleet."""
 
 from __future__ import annotations
 
