@@ -84,7 +84,7 @@ def recoveries(limit_s: float = 8.0) -> list[dict[str, Any]]:
             report.append(
                 {
                     "kernel": name,
-                    "outcome": f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Rejected) else "measured",
+                    "outcome": outcome.fate if isinstance(outcome, Rejected) else "measured",
                     "took_s": round(took_s, 2),
                     "recovery_s": round(recovery_s, 2),
                     "next_measured": isinstance(after, Measured),
@@ -111,7 +111,7 @@ def fleet_outcomes() -> dict[str, str]:
                 if isinstance(done.result, Built):
                     fleet.submit_run(done.number, variants[done.number], done.result, None)
                 elif isinstance(done.result, Rejected):
-                    fates[names[done.number]] = f"{done.result.stage}: {done.result.reason}"
+                    fates[names[done.number]] = done.result.fate
                 else:
                     fates[names[done.number]] = "measured"
     return fates

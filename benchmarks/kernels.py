@@ -128,7 +128,7 @@ def _one_case(
         say(f"{case}: contest failed: {contest}")
         return {"searches": searches, "failed": asdict(contest)}, []
     for key, rejected in contest.rejected.items():
-        say(f"{case} {labels[key]}: {rejected.stage}: {rejected.reason}: {rejected.detail[:200]}")
+        say(f"{case} {labels[key]}: {rejected.fate}: {rejected.detail[:200]}")
     rows = _rows(contest, labels, variants, dict(entries_resources(entries)))
     for row in rows:
         say(f"{case:15} {row['l2']:5} {row['contender']:22} {row['p50_us']:9.3f} us  {row['ratio']:.3f}")

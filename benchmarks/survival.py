@@ -209,7 +209,7 @@ def _finished(fleet: Fleet, fates: Counter[str]) -> list[Done]:
     done = fleet.wait(0.1)
     for each in done:
         result = each.result
-        fates[f"{result.stage}: {result.reason}" if isinstance(result, Rejected) else "measured"] += 1
+        fates[result.fate if isinstance(result, Rejected) else "measured"] += 1
     return done
 
 

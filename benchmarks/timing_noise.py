@@ -51,7 +51,7 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
     variant = bind_variant(base, space, configured(space, knobs), case, facts, target.toolchain())
     built = build(variant)
     if isinstance(built, Rejected):
-        raise SystemExit(f"{built.stage}: {built.reason}\n{built.detail}")
+        raise SystemExit(f"{built.fate}\n{built.detail}")
     programs = [target.load(built, variant, workload) for _ in range(copies)]
 
     def watches(sets: list[Any]) -> list[Any]:

@@ -286,7 +286,7 @@ class Campaign:
         progress = self.progress
         progress.evaluated += 1
         if isinstance(outcome, Rejected):
-            progress.rejected[f"{outcome.stage}: {outcome.reason}"] += 1
+            progress.rejected[outcome.fate] += 1
             return
         progress.valid += 1
         if progress.best_us is None or outcome.time_us < progress.best_us:
@@ -295,7 +295,7 @@ class Campaign:
 
     def _note_recovery(self, done: Done) -> None:
         if done.recovery_s > 0:
-            fate = f"{done.result.stage}: {done.result.reason}" if isinstance(done.result, Rejected) else "tried again"
+            fate = done.result.fate if isinstance(done.result, Rejected) else "tried again"
             data = {"number": done.number, "reason": fate, "recovery_s": round(done.recovery_s, 3)}
             words = f"trial {done.number} took its worker down ({fate}); the next was ready in {done.recovery_s:.1f} s"
             self.record.record_event(self.campaign_id, Event("worker_replaced", words, data))

@@ -97,7 +97,7 @@ def _judge_one(
 ) -> Verdict:
     if key in contest.rejected:
         rejected: Rejected = contest.rejected[key]
-        return Verdict(key, False, f"{rejected.stage}: {rejected.reason}: {rejected.detail}"[:500])
+        return Verdict(key, False, f"{rejected.fate}: {rejected.detail}"[:500])
     if key not in contest.warm_us:
         return Verdict(key, False, "was not timed")
     samples = contest.warm_us[key]

@@ -127,7 +127,7 @@ def judge(outcomes: Iterable[tuple[Mutant, Any]]) -> Proof:
     survived: dict[str, str] = {}
     control = "it was not tried"
     for mutant, outcome in outcomes:
-        fate = f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Rejected) else ""
+        fate = outcome.fate if isinstance(outcome, Rejected) else ""
         if mutant.name == CONTROL:
             control = fate and f"{fate}: {outcome.detail}"
         elif isinstance(outcome, Rejected) and outcome.stage is Stage.VERIFY:
