@@ -20,11 +20,11 @@ def opening(study: str, target: Target) -> dict[str, Any]:
     return {"study": study, "date": now, "environment": environment_of(target)}
 
 
-def environment_of(target: Target) -> dict[str, Any]:
-    """Device, toolchain, PyTorch and commit."""
+def environment_of(target: Target, sources: Path = ROOT) -> dict[str, Any]:
+    """Device, toolchain, PyTorch, and the commit of the repository that `sources` lies in."""
     import torch
 
-    return asdict(describe_environment(target.facts(), target.toolchain(), str(torch.__version__), ROOT))
+    return asdict(describe_environment(target.facts(), target.toolchain(), str(torch.__version__), sources))
 
 
 def write_report(path: Path, report: Any) -> None:

@@ -68,7 +68,7 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
         "configuration": dict(variant.configuration),
         "copies": copies,
         "rounds": rounds,
-        "environment": environment_of(target),
+        "environment": environment_of(target, base.path.parent),
         "median_us": statistics.median(statistics.median(samples) for samples in sequential),
         "sequential_spread": _spread(sequential),
         "null_runs": [],
