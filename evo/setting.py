@@ -11,7 +11,7 @@ from evo.base import Base, find_base
 from evo.errors import InputError
 from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording
-from evo.targets.replay import find_recording, open_recording, recorded_base
+from evo.targets.replay import describe, find_recording, open_recording, recorded_base
 
 TARGETS = ("auto", "cuda", "host", "replay")
 _ANSWER_S = 5.0  # that a cluster's head may take to be reached
@@ -72,6 +72,11 @@ class Setting:
         if self.recording is not None:
             return str(self.recording.constants.get("dtype", ""))
         return str(self.case.dtype)
+
+    @property
+    def replay(self) -> str:
+        """Empty where times are measured; else whose recorded times are played."""
+        return describe(self.recording) if self.recording is not None else ""
 
 
 def resolve(request: SearchRequest) -> Setting:

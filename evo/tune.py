@@ -24,7 +24,7 @@ from evo.search import make_proposer
 from evo.search.control import with_control
 from evo.setting import SearchRequest, Setting, resolve
 from evo.space import Configuration
-from evo.targets.replay import ReplayFleet, describe
+from evo.targets.replay import ReplayFleet
 from evo.variant import Variant
 
 FINALISTS = 3
@@ -57,8 +57,8 @@ def search(
     """
     setting = resolve(request)
     with open_record(request.db) as record:
-        if setting.recording is not None:
-            say(f"No GPU is used: this plays {describe(setting.recording)}. Nothing is measured.")
+        if setting.replay:
+            say(f"No GPU is used: this plays {setting.replay}. Nothing is measured.")
         else:
             say(f"Starting Ray and a {setting.target} worker (a few seconds)")
             if not setting.base.shipped:
@@ -118,7 +118,7 @@ def search_with(
 ) -> SearchResult:
     """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
     binding = bind(setting, fleet)
-    facts, replay = fleet.ready.facts, describe(setting.recording) if setting.recording is not None else ""
+    facts = fleet.ready.facts
     place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
     unfinished = _to_resume(record, request, setting, place) if request.resume else None
     if unfinished is not None:
@@ -130,7 +130,7 @@ def search_with(
     if request.control_share is not None:
         proposer = with_control(proposer, request.control_share, stream)
     if unfinished is None:
-        campaign_id = _start_campaign(record, request, setting, binding, place, fleet, replay)
+        campaign_id = _start_campaign(record, request, setting, binding, place, fleet)
     else:
         campaign_id = unfinished.id
         record.resume_campaign(campaign_id)
@@ -146,10 +146,10 @@ def search_with(
             raise InputError(f"--resume: {record.name} does not take the results that are spooled beside it")
         campaign.resume()
         say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
-    where = replay or f"{facts.name} ({facts.arch})"
+    where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
-    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
+    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
         if request.proof and setting.recording is None and not request.resume:
             check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
@@ -221,7 +221,7 @@ def _stream(seed: int, told: int) -> int:
 
 
 def _start_campaign(
-    record: Record, request: SearchRequest, setting: Setting, binding: Binding, place: Place, fleet: Any, replay: str
+    record: Record, request: SearchRequest, setting: Setting, binding: Binding, place: Place, fleet: Any
 ) -> int:
     ready = fleet.ready
     return record.start_campaign(
@@ -249,7 +249,7 @@ def _start_campaign(
                 "rules": {name: rule.text for name, rule in binding.rules_space.rules.items()},
                 "size": binding.space.size,
             },
-            replay=replay,
+            replay=setting.replay,
             anchor=ready.anchor,
             baselines=ready.baselines_us,
         )
