@@ -63,11 +63,7 @@ def test_outcomes_wait_beside_a_locked_database(database: Path, caplog: pytest.L
 def test_a_full_database_spools_and_the_next_open_merges(database: Path) -> None:
     record = open_record(database)
     campaign_id = record.start_campaign(make_spec())
-    fill_up(record)
-    count = 0
-    while (record.record_trial(campaign_id, big_trial(count))) is not None:
-        count += 1
-        assert count < 500, "the database never got full"
+    count = record_until_full(record, campaign_id)
     record.record_promotion(campaign_id, make_promotion(0))
     record.finish_campaign(campaign_id, "done", "budget spent")
     record.close()
@@ -81,7 +77,17 @@ def test_a_full_database_spools_and_the_next_open_merges(database: Path) -> None
     assert integrity(database) == "ok"
 
 
-def fill_up(record: Record) -> None:
+def record_until_full(record: Record, campaign_id: int) -> int:
+    """Record large trials until one goes to the spool; returns how many the database took."""
+    limit_growth(record)
+    count = 0
+    while record.record_trial(campaign_id, big_trial(count)) is not None:
+        count += 1
+        assert count < 500, "the database never got full"
+    return count
+
+
+def limit_growth(record: Record) -> None:
     """Let the database's file grow by no more than a few pages: SQLite then answers SQLITE_FULL."""
     from sqlalchemy import event
 
@@ -143,10 +149,7 @@ def test_what_no_file_takes_is_rescued_at_the_end(
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
     record = open_record(database)
     campaign_id = record.start_campaign(make_spec())
-    fill_up(record)
-    count = 0
-    while (record.record_trial(campaign_id, big_trial(count))) is not None:
-        count += 1
+    count = record_until_full(record, campaign_id)
     record.close()
     (rescued,) = elsewhere.iterdir()
     with open_record(database) as again:
@@ -190,9 +193,7 @@ def test_the_spool_of_a_database_that_was_deleted_is_set_aside(
 ) -> None:
     record = open_record(database)
     campaign_id = record.start_campaign(make_spec())
-    fill_up(record)
-    while record.record_trial(campaign_id, big_trial(record.campaign(campaign_id).evaluated)) is not None:
-        pass
+    record_until_full(record, campaign_id)
     record._engine.dispose()  # as if killed
     for path in database.parent.glob("results.db*"):
         if "spool" not in path.name:
