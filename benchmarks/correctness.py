@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import opening, write_report
+from benchmarks.report import PHASES, opening, write_report
 from evo.base import find_base
 from evo.inspect import bind_variant
 from evo.outcome import Rejected
@@ -34,7 +34,6 @@ from evo.variant import Variant
 from evo.verify import Oracle, verify
 from evo.workloads import find_workload
 
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 PLAN_SHAPES = ("tiny", "small", "medium", "mission", "multi_batch")
 SEEDS = 3
 

@@ -22,14 +22,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import evo.ops
-from benchmarks.report import opening, write_report
+from benchmarks.report import CASES, PHASES, opening, write_report
 from evo.measure import gain_interval, median_interval
 from evo.record import open_record
 from evo.targets import make_target
 from evo.workloads import find_workload
 
-CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 CALLS = 200  # in one sample of `stream`
 
 Call = Callable[[], Any]

@@ -1,6 +1,6 @@
 """Search the phases on the mission case and the last ones on every case; time defaults and champions in one run.
 
-    python benchmarks/kernels.py --phase-budget 200 --case-budget 400 --db r.db -o benchmarks/results/kernels_h200.json
+    python -m benchmarks.kernels --phase-budget 200 --case-budget 400 --db r.db -o benchmarks/results/kernels_h200.json
 
 Writes, per case: each default and champion (p50 with interval, warm and cold, ratio to the best backend of PyTorch),
 PyTorch's backends, and how the search went. Needs a GPU.
@@ -9,13 +9,13 @@ PyTorch's backends, and how the search went. Needs a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import CASES, PHASES, write_report
 from evo.errors import InputError
 from evo.measure import gain_interval, median_interval
 from evo.outcome import Contest, Rejected
@@ -25,9 +25,6 @@ from evo.sanitize import sanitize_all
 from evo.setting import SearchRequest, resolve
 from evo.tune import bind, entries_of, raise_fleet, search_with
 from evo.workloads import find_workload
-
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
-CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
 
 
 def main() -> None:
@@ -68,12 +65,11 @@ def main() -> None:
             fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
             cases[case], entries = _one_case(fleet, record, case, budgets, options, say)
             champions |= {case: entries}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            write_report(options.out, report)
     report["sanitizer"] = {}
     for case, entries in champions.items() if options.sanitize else ():
         report["sanitizer"][case] = _sanitized(case, entries, say)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.out, report)
     say(f"wrote {options.out}")
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.report import opening, write_report
+from benchmarks.report import PHASES, opening, write_report
 from evo.errors import InputError
 from evo.outcome import Rejected
 from evo.profile import Subject, profile
 from evo.record import open_record
 from evo.targets import build, make_target
 from evo.workloads import find_workload
-
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How every study's JSON begins and how it is written."""
+"""What the studies of the kernels are about, how their JSON begins and how it is written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from evo.provenance import describe_environment
 from evo.targets import Target
 
 ROOT = Path(__file__).resolve().parents[1]
+PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
+CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
 
 
 def opening(study: str, target: Target) -> dict[str, Any]:
