@@ -17,24 +17,23 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.report import PHASES, opening, write_report
 from evo.base import find_base
+from evo.inspect import bind_variant
 from evo.outcome import Rejected
-from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.targets import LaunchError, build, make_target
-from evo.variant import Variant, make_variant
+from evo.variant import Variant
 from evo.verify import Oracle, verify
 from evo.workloads import find_workload
 
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 PLAN_SHAPES = ("tiny", "small", "medium", "mission", "multi_batch")
 SEEDS = 3
 
@@ -56,15 +55,7 @@ def main() -> None:
     running = [
         subprocess.Popen([*command, "--only", name], stdout=subprocess.PIPE, text=True) for name in options.phases
     ]
-    target = make_target("cuda")
-    environment = describe_environment(target.facts(), target.toolchain(), str(torch.__version__), Path.cwd())
-    report: dict[str, Any] = {
-        "study": "correctness",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": asdict(environment),
-        "seeds": SEEDS,
-        "phases": [],
-    }
+    report = opening("correctness", make_target("cuda")) | {"seeds": SEEDS, "phases": []}
     for name, process in zip(options.phases, running, strict=True):
         text = process.communicate()[0]
         line = text.strip().splitlines()[-1] if process.returncode == 0 and text.strip() else ""
@@ -73,8 +64,7 @@ def main() -> None:
         print({key: value for key, value in found.items() if key != "wrong"}, flush=True)
         for wrong in found.get("wrong", []):
             print("  WRONG", wrong, flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.out, report)
 
 
 def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
@@ -89,15 +79,7 @@ def check(name: str, random_count: int, db: str | None) -> dict[str, Any]:
             ("default", space.default),
             *(("random", c) for c in space.sample(rng, random_count)),
         ]:
-            variant = make_variant(
-                base,
-                space,
-                configuration,
-                constants=case.constants(),
-                facts=facts.limits,
-                arch=facts.arch,
-                toolchain=target.toolchain(),
-            )
+            variant = bind_variant(base, space, configuration, case, facts, target.toolchain())
             jobs.append((case, kind, variant))
     for variant in champions(name, db) if db else ():
         head_dim, dtype, causal = (variant.constants[key] for key in ("head_dim", "dtype", "causal"))

@@ -12,12 +12,9 @@ timed by `event` as well. Needs a GPU and a database with elites.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import evo.ops
+from benchmarks.report import CASES, PHASES, opening, write_report
 from evo.measure import gain_interval, median_interval
-from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.targets import make_target
 from evo.workloads import find_workload
 
-CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 CALLS = 200  # in one sample of `stream`
 
 Call = Callable[[], Any]
@@ -46,18 +41,12 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path, required=True)
     options = parser.parse_args()
     evo.ops.use(options.db)
-    target = make_target("cuda")
-    environment = describe_environment(target.facts(), target.toolchain(), str(torch.__version__), Path.cwd())
-    report: dict[str, Any] = {
-        "study": "eager",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": asdict(environment),
+    report = opening("eager", make_target("cuda")) | {
         "rounds": options.rounds,
         "cases": {name: _case(name, options.rounds) for name in options.cases},
         "phases": _phases(options.db, options.rounds),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.out, report)
     for name, found in report["cases"].items():
         for row in found:
             print(f"{name:15} {row['protocol']:7} {row['contender']:10} {row['p50_us']:8.2f} us  {row['ratio']:.2f}")

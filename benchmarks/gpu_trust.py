@@ -8,18 +8,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import environment_of, show_report
 from benchmarks.timing_noise import study
 from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Measured, Rejected
 from evo.prove import CONTROL, Mutant, mutant_variant, mutants, prove
-from evo.provenance import describe_environment
 from evo.seat import Seat, WorkerSpec
 from evo.targets import build, make_target
 from evo.variant import Variant
@@ -86,7 +84,7 @@ def recoveries(limit_s: float = 8.0) -> list[dict[str, Any]]:
             report.append(
                 {
                     "kernel": name,
-                    "outcome": f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Rejected) else "measured",
+                    "outcome": outcome.fate if isinstance(outcome, Rejected) else "measured",
                     "took_s": round(took_s, 2),
                     "recovery_s": round(recovery_s, 2),
                     "next_measured": isinstance(after, Measured),
@@ -113,7 +111,7 @@ def fleet_outcomes() -> dict[str, str]:
                 if isinstance(done.result, Built):
                     fleet.submit_run(done.number, variants[done.number], done.result, None)
                 elif isinstance(done.result, Rejected):
-                    fates[names[done.number]] = f"{done.result.stage}: {done.result.reason}"
+                    fates[names[done.number]] = done.result.fate
                 else:
                     fates[names[done.number]] = "measured"
     return fates
@@ -129,26 +127,15 @@ def main() -> None:
     parser.add_argument("--base", default="phase4", help="of the null run")
     parser.add_argument("--out", "-o", type=Path)
     options = parser.parse_args()
-    target = make_target("cuda")
     report = {
         "study": "gpu_trust",
         "kill_rate": kill_rate(),
         "recoveries": recoveries(),
         "fleet": fleet_outcomes(),
         "null_run": null_run(options.base),
-        "environment": asdict(describe_environment(target.facts(), target.toolchain(), _torch(), Path.cwd())),
+        "environment": environment_of(make_target("cuda")),
     }
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
-
-
-def _torch() -> str:
-    import torch
-
-    return str(torch.__version__)
+    show_report(report, options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Search the phases on the mission case and the last ones on every case; time defaults and champions in one run.
 
-    python benchmarks/kernels.py --phase-budget 200 --case-budget 400 --db r.db -o benchmarks/results/kernels_h200.json
+    python -m benchmarks.kernels --phase-budget 200 --case-budget 400 --db r.db -o benchmarks/results/kernels_h200.json
 
 Writes, per case: each default and champion (p50 with interval, warm and cold, ratio to the best backend of PyTorch),
 PyTorch's backends, and how the search went. Needs a GPU.
@@ -9,24 +9,22 @@ PyTorch's backends, and how the search went. Needs a GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import CASES, PHASES, write_report
 from evo.errors import InputError
 from evo.measure import gain_interval, median_interval
 from evo.outcome import Contest, Rejected
 from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.sanitize import sanitize_all
-from evo.tune import SearchRequest, bind, build_all, raise_fleet, resolve, search_with
+from evo.setting import SearchRequest, resolve
+from evo.tune import bind, entries_of, raise_fleet, search_with
 from evo.workloads import find_workload
-
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
-CASES = ("mission", "mission-causal", "multi_batch", "tiny", "small", "medium", "large", "long")
 
 
 def main() -> None:
@@ -67,12 +65,11 @@ def main() -> None:
             fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
             cases[case], entries = _one_case(fleet, record, case, budgets, options, say)
             champions |= {case: entries}
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            write_report(options.out, report)
     report["sanitizer"] = {}
     for case, entries in champions.items() if options.sanitize else ():
         report["sanitizer"][case] = _sanitized(case, entries, say)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write_report(options.out, report)
     say(f"wrote {options.out}")
 
 
@@ -121,13 +118,13 @@ def _one_case(
             labels.setdefault(champion.key, []).append(f"{base} champion")
         shown = f"{progress.best_us:.2f} us" if progress.best_us else "nothing valid"
         say(f"{case} {base}: {progress.valid} of {progress.evaluated} valid, {shown}, {progress.per_s:.1f}/s")
-    entries = build_all(fleet, list(variants.values()))
+    entries = entries_of(fleet, list(variants.values()))
     contest = fleet.contest(entries, options.rounds)
     if not isinstance(contest, Contest):
         say(f"{case}: contest failed: {contest}")
         return {"searches": searches, "failed": asdict(contest)}, []
     for key, rejected in contest.rejected.items():
-        say(f"{case} {labels[key]}: {rejected.stage}: {rejected.reason}: {rejected.detail[:200]}")
+        say(f"{case} {labels[key]}: {rejected.fate}: {rejected.detail[:200]}")
     rows = _rows(contest, labels, variants, dict(entries_resources(entries)))
     for row in rows:
         say(f"{case:15} {row['l2']:5} {row['contender']:22} {row['p50_us']:9.3f} us  {row['ratio']:.3f}")

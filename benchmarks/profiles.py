@@ -8,21 +8,15 @@ Needs a GPU, ncu, and a database with elites of the phases on the mission case.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from benchmarks.report import PHASES, opening, write_report
 from evo.errors import InputError
 from evo.outcome import Rejected
 from evo.profile import Subject, profile
-from evo.provenance import describe_environment
 from evo.record import open_record
 from evo.targets import build, make_target
 from evo.workloads import find_workload
-
-PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
 
 
 def main() -> None:
@@ -32,12 +26,7 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path, required=True)
     options = parser.parse_args()
     case = find_workload("attention").case(options.case, dtype="float16")
-    target = make_target("cuda")
-    import torch
-
-    environment = describe_environment(target.facts(), target.toolchain(), str(torch.__version__), Path.cwd())
-    report: dict[str, Any] = {"study": "profiles", "case": options.case, "environment": asdict(environment)}
-    report |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "phases": {}}
+    report = opening("profiles", make_target("cuda")) | {"case": options.case, "phases": {}}
     with open_record(options.db, create=False) as record:
         places = {e.place.base: e for e in record.elites() if e.rank == 1 and e.place.case_name == options.case}
         variants = {name: record.variant(places[name].variant_key).variant() for name in PHASES if name in places}
@@ -52,8 +41,7 @@ def main() -> None:
             raise SystemExit(str(error)) from None
         report["phases"][name] = {"configuration": dict(variant.configuration), "counters": counters}
         print(name, " ".join(f"{word}={value:.2f}" for word, value in counters.items()), flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.out, report)
 
 
 if __name__ == "__main__":

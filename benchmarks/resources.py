@@ -69,7 +69,7 @@ def resources(name: str, arch: str, head_dim: int, dtype: str) -> dict[str, Any]
     row: dict[str, Any] = {"base": name, "doc": base.doc, "arch": arch, "head_dim": head_dim, "key": variant.key}
     row |= {"configuration": dict(variant.configuration), "threads": variant.values.get("threads")}
     if isinstance(built, Rejected):
-        return {**row, "rejected": f"{built.stage}: {built.reason}"}
+        return {**row, "rejected": built.fate}
     return {**row, **asdict(built.resources)}
 
 

@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import show_report
 from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Done, Rejected
@@ -59,11 +60,7 @@ def main() -> None:
         else:
             found = kills(place, options) if options.study == "kills" else seats(place.folder, options.times)
     report = {"study": f"survival_{options.study}", **found, "environment": _environment()}
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    show_report(report, options.out)
 
 
 def campaign(place: Ground, variants: int) -> dict[str, Any]:
@@ -212,7 +209,7 @@ def _finished(fleet: Fleet, fates: Counter[str]) -> list[Done]:
     done = fleet.wait(0.1)
     for each in done:
         result = each.result
-        fates[f"{result.stage}: {result.reason}" if isinstance(result, Rejected) else "measured"] += 1
+        fates[result.fate if isinstance(result, Rejected) else "measured"] += 1
     return done
 
 

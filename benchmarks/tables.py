@@ -188,9 +188,8 @@ def dashboard_speed(report: dict[str, Any]) -> str:
         f"{polling['window_s']:.0f} s, watched and not, with the 95 % interval of the median.",
         f"{machine['processor']}, {machine['cores']} cores, load {report['load_before']:.1f} before",
     ]
-    commit = f"{report['commit'][:12] or 'unknown'}{' with uncommitted changes' if report['dirty'] else ''}"
     table = markdown(["", "", "asked for: below"], rows)
-    return f"{table}\n{words[0]} {words[1]}, {report['date']}, commit {commit}.\n"
+    return f"{table}\n{words[0]} {words[1]}, {report['date']}, commit {_commit(report)}.\n"
 
 
 def _change(value: float | None) -> str:
@@ -224,12 +223,15 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
+def _commit(report: dict[str, Any]) -> str:
+    return f"{report['commit'][:12] or 'unknown'}{' with uncommitted changes' if report['dirty'] else ''}"
+
+
 def _origin(report: dict[str, Any]) -> str:
     """Where the numbers come from."""
     driver = f", driver {report['driver']}" if report["driver"] else ""
-    commit = f"{report['commit'][:12] or 'unknown'}{' with uncommitted changes' if report['dirty'] else ''}"
     machine = f"{report['device']} ({report['arch']}{driver}), {report['cores']} CPU cores"
-    return f"{machine}, PyTorch {report['torch']}, {report['date']}, commit {commit}.\n"
+    return f"{machine}, PyTorch {report['torch']}, {report['date']}, commit {_commit(report)}.\n"
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {

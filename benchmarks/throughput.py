@@ -21,7 +21,8 @@ from typing import Any
 from evo.errors import InputError
 from evo.measure import gain_interval, median_interval
 from evo.record import Interval, open_record
-from evo.tune import SearchRequest, SearchResult, search
+from evo.setting import SearchRequest
+from evo.tune import SearchResult, search
 
 
 def main() -> None:

@@ -3,28 +3,25 @@
 Prints and writes JSON: the spread (largest over smallest median, minus one) of the copies timed one after the other and
 in shuffled rounds, warm and cold, and the verdicts of three null runs, in which nothing may be promoted.
 
-    python benchmarks/timing_noise.py --base phase4 --copies 50 --rounds 30 -o benchmarks/results/timing_noise_h200.json
+    python -m benchmarks.timing_noise --base phase4 --copies 50 --rounds 30 -o benchmarks/results/timing_noise_h200.json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import environment_of, show_report
 from evo.base import find_base
 from evo.evaluate import Bench
-from evo.inspect import configured
+from evo.inspect import bind_variant, configured
 from evo.measure import HOST_TIMING, Timing, interleave, sized_launches
 from evo.outcome import Contest, Rejected
 from evo.promote import judge
-from evo.provenance import describe_environment
 from evo.targets import build, make_target
-from evo.variant import make_variant
 from evo.workloads import find_workload
 
 
@@ -39,11 +36,7 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path)
     options = parser.parse_args()
     report = study(options.base, options.case, options.knob, options.copies, options.rounds, options.null_runs)
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    print(text)
+    show_report(report, options.out)
 
 
 def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds: int, null_runs: int) -> dict[str, Any]:
@@ -55,18 +48,10 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
     bench = Bench(target, workload, case, timing)
     facts = bench.facts()
     space = base.space({**facts.limits, **case.constants()})
-    variant = make_variant(
-        base,
-        space,
-        configured(space, knobs),
-        constants=case.constants(),
-        facts=facts.limits,
-        arch=facts.arch,
-        toolchain=target.toolchain(),
-    )
+    variant = bind_variant(base, space, configured(space, knobs), case, facts, target.toolchain())
     built = build(variant)
     if isinstance(built, Rejected):
-        raise SystemExit(f"{built.stage}: {built.reason}\n{built.detail}")
+        raise SystemExit(f"{built.fate}\n{built.detail}")
     programs = [target.load(built, variant, workload) for _ in range(copies)]
 
     def watches(sets: list[Any]) -> list[Any]:
@@ -83,7 +68,7 @@ def study(base_name: str, case_name: str, knobs: list[str], copies: int, rounds:
         "configuration": dict(variant.configuration),
         "copies": copies,
         "rounds": rounds,
-        "environment": asdict(describe_environment(facts, target.toolchain(), _torch(), Path(base.path).parent)),
+        "environment": environment_of(target, base.path.parent),
         "median_us": statistics.median(statistics.median(samples) for samples in sequential),
         "sequential_spread": _spread(sequential),
         "null_runs": [],
@@ -115,12 +100,6 @@ def contest_champion(contest: Contest, incumbents: list[str]) -> str:
 def _spread(samples: list[list[float]]) -> float:
     medians = [statistics.median(times) for times in samples]
     return max(medians) / min(medians) - 1.0
-
-
-def _torch() -> str:
-    import torch
-
-    return str(torch.__version__)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,17 @@ class Base:
                 _ = space.rows  # listed now, so that an empty space is said here
             return space
 
+    def case(self, text: str = "", dtype: str = "", causal: bool = False) -> Any:
+        """A case of this base's workload; where a text is empty, the workload's usual case and the first dtype.
+
+        Raises: InputError for a case or a dtype that does not fit.
+        """
+        dtype = dtype or self.dtypes[0]
+        if dtype not in self.dtypes:
+            raise InputError(f"--dtype {dtype}: {self.name} takes {', '.join(self.dtypes)}")
+        workload = find_workload(self.workload)
+        return workload.case(text or workload.default_case, dtype=dtype, causal=causal)
+
     def check_names(self, facts: Iterable[str], dimensions: Iterable[str]) -> None:
         """Raises: InputError when launch or a gate uses a name that nothing gives a value to.
 

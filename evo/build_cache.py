@@ -45,12 +45,13 @@ def save_build(built: Built) -> None:
         "build_s": built.build_s,
     }
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path.with_suffix(".bin"), built.binary)
-        _write(path.with_suffix(".json"), json.dumps(facts).encode())
+        write_whole(path.with_suffix(".bin"), built.binary)
+        write_whole(path.with_suffix(".json"), json.dumps(facts).encode())
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; its folder is made if need be. Raises: OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(data)

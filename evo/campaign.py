@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -71,7 +71,6 @@ class Progress:
     valid: int = 0
     best_us: float | None = None
     best_ratio: float | None = None
-    best_number: int | None = None
     anchor: str = ""
     rejected: Counter[str] = field(default_factory=Counter)
     curve: list[tuple[int, float]] = field(default_factory=list)  # (evaluated, best so far in us) at each improvement
@@ -154,7 +153,7 @@ class Campaign:
             self._numbers[configuration.indices] = trial.number
             if self.patience is not None:
                 self.patience.note(outcome)
-            self._count(trial.number, outcome)
+            self._count(outcome)
             self._next = max(self._next, trial.number + 1)
             self._outcomes[trial.number] = outcome
         self._binaries = self.record.binaries(self.campaign_id)
@@ -264,7 +263,7 @@ class Campaign:
         if self.patience is not None:
             expected = getattr(self.proposer, "expected_gain", None)
             self.patience.note(outcome, expected() if expected is not None else None)
-        self._count(pending.number, outcome)
+        self._count(outcome)
         log = outcome.detail if isinstance(outcome, Rejected) and outcome.stage == Stage.BUILD else ""
         trial = Trial(
             number=pending.number,
@@ -283,20 +282,20 @@ class Campaign:
             trials += self._conclude(twin, outcome, same_as=pending.number)
         return trials
 
-    def _count(self, number: int, outcome: Outcome) -> None:
+    def _count(self, outcome: Outcome) -> None:
         progress = self.progress
         progress.evaluated += 1
         if isinstance(outcome, Rejected):
-            progress.rejected[f"{outcome.stage}: {outcome.reason}"] += 1
+            progress.rejected[outcome.fate] += 1
             return
         progress.valid += 1
         if progress.best_us is None or outcome.time_us < progress.best_us:
-            progress.best_us, progress.best_ratio, progress.best_number = outcome.time_us, outcome.ratio, number
+            progress.best_us, progress.best_ratio = outcome.time_us, outcome.ratio
             progress.curve.append((progress.evaluated, outcome.time_us))
 
     def _note_recovery(self, done: Done) -> None:
         if done.recovery_s > 0:
-            fate = f"{done.result.stage}: {done.result.reason}" if isinstance(done.result, Rejected) else "tried again"
+            fate = done.result.fate if isinstance(done.result, Rejected) else "tried again"
             data = {"number": done.number, "reason": fate, "recovery_s": round(done.recovery_s, 3)}
             words = f"trial {done.number} took its worker down ({fate}); the next was ready in {done.recovery_s:.1f} s"
             self.record.record_event(self.campaign_id, Event("worker_replaced", words, data))
@@ -305,6 +304,20 @@ class Campaign:
         if time.monotonic() - self._beat_at > _HEARTBEAT_S:
             self.record.heartbeat(self.campaign_id)
             self._beat_at = time.monotonic()
+
+
+def build_all(fleet: FleetLike, variants: Sequence[Variant]) -> list[Built | Rejected]:
+    """Build these variants on a fleet that does nothing else; outcomes in their order."""
+    for number, variant in enumerate(variants):
+        fleet.submit_build(number, variant)
+    found: dict[int, Built | Rejected] = {}
+    waiting = set(range(len(variants)))
+    while waiting:
+        for done in fleet.wait(1.0):
+            waiting.discard(done.number)
+            if not isinstance(done.result, Measured):
+                found[done.number] = done.result
+    return [found[number] for number in range(len(variants))]
 
 
 def _run_intervals(done: Done) -> list[Interval]:

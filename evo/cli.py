@@ -33,7 +33,7 @@ from evo.cli_variants import bench, build, profile, replay_trial, verify
 from evo.errors import InputError
 
 if TYPE_CHECKING:
-    from evo.tune import SearchRequest
+    from evo.setting import SearchRequest
 
 app = typer.Typer(
     name="evo",
@@ -139,7 +139,7 @@ def search(
     Example: evo search --base phase4 --budget 300
     """
     from evo import present
-    from evo.tune import SearchRequest
+    from evo.setting import SearchRequest
     from evo.tune import search as run
     from evo.watch import watching
 

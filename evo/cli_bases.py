@@ -14,6 +14,7 @@ from evo.cli_options import (
     CausalOption,
     DtypeOption,
     JsonOption,
+    answer,
     print_json,
 )
 from evo.cli_usage import Group
@@ -42,10 +43,7 @@ def bases_list(as_json: JsonOption = False) -> None:
                 "doc": base.doc,
             }
         )
-    if as_json:
-        print_json(rows)
-    else:
-        present.print_rows(rows)
+    answer(rows, present.print_rows, as_json=as_json)
 
 
 @bases_app.command("show")
@@ -65,10 +63,7 @@ def bases_show(
     from evo.inspect import describe_base
 
     document = describe_base(name, case=case, dtype=dtype, causal=causal, arch=arch)
-    if as_json:
-        print_json(document)
-    else:
-        present.print_base(document)
+    answer(document, present.print_base, as_json=as_json)
 
 
 @bases_app.command("check")

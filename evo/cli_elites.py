@@ -127,6 +127,6 @@ def record(
 
     Example: evo record 1
     """
-    from evo.tune import record_campaign
+    from evo.interchange import record_campaign
 
     print(record_campaign(campaign, out=out, db=db))

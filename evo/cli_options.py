@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,6 +27,14 @@ ChosenKnobOption = Annotated[
 
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, default=str))
+
+
+def answer(document: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
+    """Print what a command found: one JSON document, or for people by `show`."""
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
 
 
 def _end_cleanly(*_: object) -> NoReturn:

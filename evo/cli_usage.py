@@ -23,15 +23,12 @@ class Group(TyperGroup):
             formatter.write_dl([(name, " ".join(words.split())) for name, words in rows])
 
 
-def usage_words(error: Any, given: Sequence[str] | None = None) -> str:
-    """One line for a usage error: what is wrong, and where to read what was expected.
-
-    given: the words of the command line, for the value that was refused.
-    """
+def usage_words(error: Any) -> str:
+    """One line for a usage error: what is wrong, and where to read what was expected."""
     words = " ".join(error.format_message().split()).rstrip(".").replace(". D", "; d")
     parameter, missing = getattr(error, "param", None), type(error).__name__ == "MissingParameter"
     if parameter is not None and not missing:
-        name, value = _refused(parameter, sys.argv[1:] if given is None else given)
+        name, value = _refused(parameter, sys.argv[1:])
         return f"{name}{f' {value}' if value else ''}: expected {_expected(words)}"
     words = words[:1].lower() + words[1:]
     if error.ctx is None:

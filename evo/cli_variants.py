@@ -19,6 +19,7 @@ from evo.cli_options import (
     DtypeOption,
     JsonOption,
     KnobOption,
+    answer,
     print_json,
 )
 from evo.errors import InputError
@@ -41,10 +42,7 @@ def build(
     from evo.inspect import build_one
 
     document = build_one(base, case=case, dtype=dtype, causal=causal, arch=arch, knobs=knob or [])
-    if as_json:
-        print_json(document)
-    else:
-        present.print_build(document)
+    answer(document, present.print_build, as_json=as_json)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
 
@@ -75,10 +73,7 @@ def verify(
     if not base:
         raise InputError("--base: expected a base's name, or --elites")
     document = verify_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], seeds=seeds)
-    if as_json:
-        print_json(document)
-    else:
-        present.print_verification(document)
+    answer(document, present.print_verification, as_json=as_json)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
 
@@ -114,10 +109,7 @@ def replay_trial(
     if not 0 <= within <= 1000:
         raise InputError(f"--within {within:g}: expected 0 to 1000 percent")
     document = run(trial, db=db, within=within / 100)
-    if as_json:
-        print_json(document)
-    else:
-        present.print_reproduction(document)
+    answer(document, present.print_reproduction, as_json=as_json)
     if not document["reproduces"]:
         sys.exit(NOTHING_VALID)
 
@@ -140,10 +132,7 @@ def bench(
     from evo.inspect import bench_one
 
     document = bench_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], iters=iters, db=db)
-    if as_json:
-        print_json(document)
-    else:
-        present.print_bench(document)
+    answer(document, present.print_bench, as_json=as_json)
     if document["rejected"]:
         sys.exit(NOTHING_VALID)
 
@@ -165,7 +154,4 @@ def profile(
     from evo.inspect import profile_one
 
     document = profile_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], db=db)
-    if as_json:
-        print_json(document)
-    else:
-        present.print_profile(document)
+    answer(document, present.print_profile, as_json=as_json)

@@ -123,9 +123,9 @@ def _disk(db: str) -> Finding:
 
 
 def _database(db: str) -> Finding:
-    from evo.record import open_record
+    from evo.record import is_missing, open_record
 
-    if "://" not in db and not Path(db).exists():
+    if is_missing(db):
         return Finding("database", True, f"{db}: not there yet; the first search makes it")
     try:
         with open_record(db, create=False) as record:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
+from evo.expression import value_text
 from evo.launch_text import launch_text
 from evo.outcome import Resources
 from evo.record import Campaign, Elite, Record, RecordedTrial, Samples, VariantRecord
@@ -164,8 +165,8 @@ def provenance(champion: Champion) -> list[str]:
     """Where the numbers come from, line by line."""
     variant, campaign = champion.variant, champion.campaign
     environment = campaign.environment
-    knobs = ", ".join(f"{name}={word(value)}" for name, value in variant.configuration.items())
-    constants = ", ".join(f"{name}={word(value)}" for name, value in variant.constants.items())
+    knobs = ", ".join(f"{name}={value_text(value)}" for name, value in variant.configuration.items())
+    constants = ", ".join(f"{name}={value_text(value)}" for name, value in variant.constants.items())
     done = "replayed" if campaign.replay else "measured"  # a replayed time is never called a measured one
     standing = f"elite, rank {champion.rank}" if champion.rank else f"{done}, not promoted"
     lines = [
@@ -221,10 +222,6 @@ def exported_key(exported: str, variant: VariantRecord) -> str:
 def one_line(text: str) -> str:
     """Text that stays within one // comment: no line breaks, no trailing backslash."""
     return re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+", " ", text).rstrip("\\ ")
-
-
-def word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def utc(at: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evo.base import Base, find_base
@@ -14,11 +13,10 @@ from evo.live import LiveReport, check_live
 from evo.measure import HOST_TIMING, Timing, gain_interval, median_interval
 from evo.outcome import Built, Contest, Rejected
 from evo.profile import Subject, profile
-from evo.record import Profile, open_record
+from evo.record import Profile, is_missing, open_record
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
 from evo.variant import Variant, make_variant
-from evo.workloads import Workload, find_workload
 
 if TYPE_CHECKING:
     from evo.seat import Seat
@@ -28,7 +26,7 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
     """Knobs, rules and size of a base on one architecture. Raises: InputError."""
     base = find_base(name)
     facts, _ = _facts(base, arch)
-    chosen = _case(base, case, dtype, causal)
+    chosen = base.case(case, dtype, causal)
     known = {**facts.limits, **chosen.constants()}
     space = base.space(known)
     base.check_names(known, chosen.dimensions())
@@ -43,10 +41,7 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
         "combinations": space.combinations,
         "admissible": space.size,
         "default": dict(space.default),
-        "knobs": [
-            {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc}
-            for k in space.knobs
-        ],
+        "knobs": [knob.document() for knob in space.knobs],
         "rules": {name: rule.text for name, rule in base.rules.items()},
         "gates": {name: gate.text for name, gate in base.gates.items()},
     }
@@ -56,7 +51,7 @@ def check_base(name: str, *, case: str, dtype: str, causal: bool, arch: str, pla
     """Which knobs change the binary, found by building. Raises: InputError."""
     base = find_base(name)
     facts, toolchain = _facts(base, arch)
-    constants = _case(base, case, dtype, causal).constants()
+    constants = base.case(case, dtype, causal).constants()
     return check_live(base, constants=constants, facts=facts, toolchain=toolchain, places=places)
 
 
@@ -66,7 +61,7 @@ def build_one(
     """Build one variant and report what the toolchain said. Raises: InputError."""
     base = find_base(name)
     facts, toolchain = _facts(base, arch)
-    variant = _variant(base, _case(base, case, dtype, causal), facts, toolchain, knobs)
+    variant = _variant(base, base.case(case, dtype, causal), facts, toolchain, knobs)
     built = build(variant)
     document: dict[str, Any] = {
         "base": base.name,
@@ -88,7 +83,7 @@ def verify_one(
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: expected at least 1")
     base = find_base(name)
-    with _seat(base, _case(base, case, dtype, causal)) as seat:
+    with _seat(base, base.case(case, dtype, causal)) as seat:
         variant = _variant(base, seat.spec.case, seat.ready.facts, seat.ready.toolchain, knobs)
         built = build(variant)
         verified = built if isinstance(built, Rejected) else seat.verify(variant, built, seeds)
@@ -116,7 +111,7 @@ def bench_one(
     if iters < 5:
         raise InputError(f"--iters {iters}: expected at least 5")
     base = find_base(name)
-    with _seat(base, _case(base, case, dtype, causal)) as seat:
+    with _seat(base, base.case(case, dtype, causal)) as seat:
         facts, toolchain = seat.ready.facts, seat.ready.toolchain
         variant, origin = _chosen(base, seat.spec.case, facts, toolchain, knobs, db)
         built = build(variant)
@@ -139,7 +134,7 @@ def profile_one(
     base = find_base(name)
     if base.language != "cuda":
         raise InputError(f"--base {name}: expected a CUDA base; Nsight Compute profiles nothing else")
-    chosen = _case(base, case, dtype, causal)
+    chosen = base.case(case, dtype, causal)
     facts, toolchain = _facts(base, "")
     variant, origin = _chosen(base, chosen, facts, toolchain, knobs, db)
     built = build(variant)
@@ -152,7 +147,7 @@ def profile_one(
 
 
 def _keep(found: Profile, db: str) -> bool:
-    if "://" not in db and not Path(db).exists():
+    if is_missing(db):
         return False
     with open_record(db, create=False) as record:
         if not record.trials_of(found.variant_key):
@@ -168,7 +163,7 @@ def _chosen(
     if not knobs and (champion := _champion(base, case, facts, db)) is not None:
         space = base.space({**facts.limits, **case.constants()})
         with contextlib.suppress(InputError):  # a champion of an older version of the base
-            return _bound(base, space, space.configuration(champion), case, facts, toolchain), "champion"
+            return bind_variant(base, space, space.configuration(champion), case, facts, toolchain), "champion"
     return _variant(base, case, facts, toolchain, knobs), "named" if knobs else "default"
 
 
@@ -183,14 +178,6 @@ def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
             row["ratio"] = gain_interval(times[key], samples).median if name != key else 1.0
             rows.append(row)
     return sorted(rows, key=lambda row: (row["l2"] == "cold", row["p50_us"]))
-
-
-def _case(base: Base, case: str, dtype: str, causal: bool) -> Any:
-    workload: Workload = find_workload(base.workload)
-    dtype = dtype or base.dtypes[0]
-    if dtype not in base.dtypes:
-        raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
-    return workload.case(case or workload.default_case, dtype=dtype, causal=causal)
 
 
 def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
@@ -214,12 +201,13 @@ def _variant(base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: S
     space = base.space(known)
     base.check_names(known, case.dimensions())
     configuration = configured(space, knobs)
-    return _bound(base, space, configuration, case, facts, toolchain)
+    return bind_variant(base, space, configuration, case, facts, toolchain)
 
 
-def _bound(
+def bind_variant(
     base: Base, space: SearchSpace, configuration: Configuration, case: Any, facts: DeviceFacts, toolchain: str
 ) -> Variant:
+    """One configuration of a base as a variant for a case and a device."""
     return make_variant(
         base,
         space,
@@ -255,7 +243,7 @@ def configured(space: SearchSpace, assignments: Sequence[str]) -> Configuration:
 
 
 def _champion(base: Base, case: Any, facts: DeviceFacts, db: str) -> dict[str, Value] | None:
-    if "://" not in db and not Path(db).exists():
+    if is_missing(db):
         return None
     with open_record(db, create=False) as record:
         elites = record.elites(base=base.name, case_name=case.name, dtype=case.dtype, arch=facts.arch)

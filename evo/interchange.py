@@ -1,18 +1,73 @@
-"""A campaign in other tools' formats: T4 results, CSV, Parquet, an Optuna study."""
+"""A campaign as files: the recording that the replay target plays, T4 results, CSV, Parquet, an Optuna study."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
 from evo.export import Champion, header_text, json_artifact, json_text
-from evo.outcome import Stage
-from evo.record import Campaign, Record, RecordedTrial
+from evo.outcome import Measured, Outcome, Stage
+from evo.record import Campaign, Record, RecordedTrial, open_record
+from evo.space import Knob, SearchSpace
+from evo.targets.recorded import save_recording
+
+# --- a recording -----------------------------------------------------------------------------------------------------
+
+
+def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
+    """Write a measured campaign as a recording for the replay target; returns its path. Raises: InputError."""
+    with open_record(db, create=False) as record:
+        campaign = record.campaign(campaign_id)
+        if campaign.replay:
+            raise InputError(
+                f"campaign {campaign_id} was replayed ({campaign.replay}); only measured ones are recorded"
+            )
+        knobs = [Knob.of(knob) for knob in campaign.space["knobs"]]
+        space = SearchSpace(knobs)
+        trials: list[tuple[Sequence[int], Outcome]] = []
+        for trial in record.trials(campaign_id):
+            samples = {s.name: s.values_us for s in record.samples(trial.id) if s.l2 == "warm"}
+            outcome: Outcome = trial.outcome
+            if isinstance(outcome, Measured):
+                outcome = Measured(samples["variant"], samples.get("anchor", ()))
+            trials.append((space.configuration(trial.configuration).indices, outcome))
+    environment = campaign.environment
+    folder = re.sub(r"[^a-z0-9]+", "-", environment.device.lower().removeprefix("nvidia ")).strip("-")
+    path = out or Path("recordings") / folder / f"{campaign.base}.json.gz"
+    save_recording(
+        path,
+        base=campaign.base,
+        workload=campaign.workload,
+        case=campaign.case_name,
+        device={
+            "name": environment.device,
+            "arch": campaign.arch,
+            "uuid": environment.uuid,
+            "driver": environment.driver,
+            "toolchain": environment.toolchain,
+            "torch": environment.torch,
+            "limits": campaign.options.get("limits", {}),
+            "anchor": campaign.anchor,
+            "baselines_us": dict(campaign.baselines),
+        },
+        date=datetime.fromtimestamp(campaign.started_at, UTC).isoformat(timespec="seconds"),
+        commit=environment.git_sha,
+        knobs=knobs,
+        trials=trials,
+        constants=campaign.constants,
+        anchor=campaign.anchor,
+    )
+    return path
+
+
+# --- T4 --------------------------------------------------------------------------------------------------------------
 
 _INVALIDITY = {
     Stage.RULES: ("constraints", "InvalidConfig"),
@@ -190,10 +245,5 @@ def champion_file(record: Record, champion: Champion, kind: str) -> str:
     if kind == "json":
         return json_text(json_artifact(champion))
     if kind == "t4":
-        trials = record.trials(champion.campaign.id)
-        return json_text(t4_document(champion.campaign, [(trial, _warm(record, trial)) for trial in trials]))
+        return json_text(t4_of_campaign(record, champion.campaign.id))
     raise InputError(f"--format {kind}: expected header, json or t4")
-
-
-def _warm(record: Record, trial: RecordedTrial) -> Sequence[float]:
-    return next((s.values_us for s in record.samples(trial.id) if (s.name, s.l2) == ("variant", "warm")), ())

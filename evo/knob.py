@@ -15,6 +15,7 @@ from evo.expression import KEYWORDS, Value, nearest_name
 
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
 KINDS = ("ordinal", "power_of_two", "categorical")
+KnobsLike = Sequence[Any] | Mapping[str, Sequence[Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,39 @@ class Knob:
         elif self.kind != "categorical" and _kind(values) == "categorical":
             raise InputError(f"{key}.kind: expected categorical for words and truth values, got {self.kind}")
 
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.name,
+            "values": list(self.values),
+            "default": self.default,
+            "kind": self.kind,
+            "doc": self.doc,
+        }
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> Knob:
+        """The knob of a document; only name and values must be there."""
+        default, kind, doc = document.get("default"), document.get("kind", ""), document.get("doc", "")
+        return Knob(document["name"], tuple(document["values"]), default, kind, doc)
+
     @property
     def ordered(self) -> bool:
         """Whether near values behave alike."""
         return self.kind != "categorical"
+
+    @property
+    def column(self) -> npt.NDArray[Any]:
+        """The values as an array that expressions compute with. Raises: InputError for words among numbers."""
+        if all(isinstance(v, bool) for v in self.values):
+            return np.array(self.values, bool)
+        if all(isinstance(v, str) for v in self.values):
+            return np.array(self.values, str)
+        if any(isinstance(v, str) for v in self.values):
+            raise InputError(f"knobs.{self.name}: expected only words or only numbers, got both")
+        if all(isinstance(v, int) for v in self.values):
+            return np.array([int(v) for v in self.values], np.int64)
+        return np.array([float(v) for v in self.values])
 
     @property
     def coordinates(self) -> npt.NDArray[np.float64]:
@@ -72,6 +102,21 @@ class Knob:
         low, high = place.min(), place.max()
         scaled: npt.NDArray[np.float64] = (place - low) / (high - low)
         return scaled
+
+
+def as_knobs(knobs: KnobsLike) -> list[Knob]:
+    """Knobs from Knobs, a mapping name -> values, pairs (name, values) or mappings with "name" and "values"."""
+    items: Sequence[Any] = list(knobs.items()) if isinstance(knobs, Mapping) else list(knobs)
+    found = []
+    for item in items:
+        if isinstance(item, Knob):
+            found.append(item)
+        elif isinstance(item, Mapping):
+            found.append(Knob.of(item))
+        else:
+            name, values = item
+            found.append(Knob(name, tuple(values)))
+    return found
 
 
 def _kind(values: Sequence[Value]) -> str:

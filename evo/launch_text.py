@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evo.expression import Expression
+from evo.expression import Expression, value_text
 from evo.record import VariantRecord
 from evo.variant import camel
 
@@ -62,5 +62,5 @@ def _cpp_names(variant: VariantRecord, dimensions: Sequence[str]) -> dict[str, s
             names[name] = f"Config::k{camel(name)}"
     for name, fact in variant.facts.items():
         if fact != name:  # a word stands for itself and has meaning only beside its knob
-            names[name] = str(fact).lower() if isinstance(fact, bool) else str(fact)
+            names[name] = value_text(fact)
     return names

@@ -6,11 +6,11 @@ binaries differ. Only pairs not yet told apart are built again elsewhere, so a s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from evo.base import Base
-from evo.build_cache import cache_folder
+from evo.build_cache import cache_folder, write_whole
+from evo.expression import value_text
 from evo.outcome import Built, Rejected
 from evo.space import Configuration, SearchSpace, Value
 from evo.targets import DeviceFacts, build
@@ -58,13 +59,6 @@ class LiveReport:
     @property
     def holds(self) -> bool:
         return not self.dead
-
-    def complaint(self) -> str:
-        """One line for the user about dead knobs; empty when there are none."""
-        if not self.dead:
-            return ""
-        names = ", ".join(self.dead)
-        return f"{self.base}: knobs that do not change the binary: {names} (does the template read them from Config?)"
 
 
 def check_live(
@@ -169,7 +163,9 @@ class _Probe:
             base=base,
             dead=tuple(knobs[k].name for k in sorted(dead)),
             duplicates=tuple(duplicates),
-            untried=tuple(f"{knobs[k].name}={_word(knobs[k].values[value])}" for k, value in self._never_compared()),
+            untried=tuple(
+                f"{knobs[k].name}={value_text(knobs[k].values[value])}" for k, value in self._never_compared()
+            ),
             failed=dict(self.failed),
             builds=len(self.hashes),
             programs=len({found for found in self.hashes.values() if found}),
@@ -200,10 +196,6 @@ class _Probe:
 def _build_here(variants: Sequence[Variant]) -> Iterable[Built | Rejected]:
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
         return list(pool.map(build, variants))
-
-
-def _word(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _content_key(
@@ -240,11 +232,6 @@ def _read(path: Path) -> LiveReport | None:
 
 
 def _write(path: Path, report: LiveReport) -> None:
-    """Keep a report, whole or not at all; a cache that cannot be written costs only time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            json.dump(asdict(report), file)
-        Path(file.name).replace(path)
-    except OSError:
-        return
+    """Keep a report; a cache that cannot be written costs only time."""
+    with contextlib.suppress(OSError):
+        write_whole(path, json.dumps(asdict(report)).encode())

@@ -29,6 +29,11 @@ class Rejected:
     reason: str  # short and countable: "spills", "wrong_output", "illegal_address"
     detail: str = ""  # the compiler's or the device's own words
 
+    @property
+    def fate(self) -> str:
+        """Stage and reason, as they are counted: "verify: wrong_output"."""
+        return f"{self.stage}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:

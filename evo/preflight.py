@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evo.build_cache import load_build, save_build
-from evo.campaign import Binding
+from evo.campaign import Binding, build_all
 from evo.errors import InputError
 from evo.live import check_live
-from evo.outcome import Built, Outcome, Rejected
+from evo.outcome import Built, Outcome
 from evo.prove import judge as judge_proof
 from evo.prove import mutant_variant, mutants
 from evo.record import Event, Record
@@ -23,22 +23,12 @@ def check_knobs(fleet: Any, record: Record, campaign_id: int, binding: Binding, 
 
     Raises: InputError naming the knobs that change nothing, unless they are allowed.
     """
-
-    def build_everything(variants: Sequence[Variant]) -> list[Built | Rejected]:
-        for number, variant in enumerate(variants):
-            fleet.submit_build(number, variant)
-        found: dict[int, Any] = {}
-        while len(found) < len(variants):
-            for done in fleet.wait(1.0):
-                found[done.number] = done.result
-        return [found[number] for number in range(len(variants))]
-
     report = check_live(
         binding.base,
         constants=binding.constants,
         facts=fleet.ready.facts,
         toolchain=binding.toolchain,
-        build_all=build_everything,
+        build_all=lambda variants: build_all(fleet, variants),
     )
     if not report.cached:
         say(f"Every knob was tried for effect: {report.builds} builds, {report.programs} programs (kept by content)")

@@ -56,6 +56,10 @@ def _when(at: float | None) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M") if at else "-"
 
 
+def _interval(low: float | None, high: float | None) -> str:
+    return f"{low:.3f} .. {high:.3f}" if low is not None and high is not None else "-"
+
+
 def campaign_row(campaign: Campaign) -> dict[str, Any]:
     return {
         "id": campaign.id,
@@ -90,10 +94,6 @@ def trial_row(trial: RecordedTrial) -> dict[str, Any]:
 
 def elite_row(elite: Elite) -> dict[str, Any]:
     promotion = elite.promotion
-
-    def interval(low: float | None, high: float | None) -> str:
-        return f"{low:.3f} .. {high:.3f}" if low is not None and high is not None else "-"
-
     return {
         "base": elite.place.base,
         "case": elite.place.case_name,
@@ -101,9 +101,9 @@ def elite_row(elite: Elite) -> dict[str, Any]:
         "arch": elite.place.arch,
         "rank": elite.rank,
         "time_us": promotion.time_us,
-        "interval_us": interval(promotion.time_low_us, promotion.time_high_us),
+        "interval_us": _interval(promotion.time_low_us, promotion.time_high_us),
         "ratio": promotion.ratio,
-        "ratio_interval": interval(promotion.ratio_low, promotion.ratio_high),
+        "ratio_interval": _interval(promotion.ratio_low, promotion.ratio_high),
         "against": promotion.anchor,
         "times": "replayed" if elite.replay else "measured",
         "since": _when(elite.since),
@@ -184,7 +184,7 @@ def _contender(
     return {
         "contender": name,
         "time_us": time_us.median if time_us else None,
-        "interval_us": f"{time_us.low:.3f} .. {time_us.high:.3f}" if time_us else "-",
+        "interval_us": _interval(time_us.low, time_us.high) if time_us else "-",
         "ratio": ratio,
         "verdict": verdict,
         "variant": variant,
@@ -264,7 +264,7 @@ def print_reproduction(document: dict[str, Any]) -> None:
                 "": when,
                 "outcome": side["outcome"],
                 "time_us": time["median"] if time else None,
-                "interval_us": f"{time['low']:.3f} .. {time['high']:.3f}" if time else "-",
+                "interval_us": _interval(time["low"], time["high"]) if time else "-",
                 "ratio": side["ratio"],
                 "device": side["device"],
                 "driver": side["driver"],

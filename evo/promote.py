@@ -97,7 +97,7 @@ def _judge_one(
 ) -> Verdict:
     if key in contest.rejected:
         rejected: Rejected = contest.rejected[key]
-        return Verdict(key, False, f"{rejected.stage}: {rejected.reason}: {rejected.detail}"[:500])
+        return Verdict(key, False, f"{rejected.fate}: {rejected.detail}"[:500])
     if key not in contest.warm_us:
         return Verdict(key, False, "was not timed")
     samples = contest.warm_us[key]
@@ -120,9 +120,7 @@ def _judge_one(
     return Verdict(key, False, f"gain over the champion {shown}: not above {100 * margin:g} %", time, ratio, gain)
 
 
-def record_crowning(
-    record: Record, campaign_id: int, place: Place, contest: Contest, crowning: Crowning, *, crown: bool = True
-) -> None:
+def record_crowning(record: Record, campaign_id: int, place: Place, contest: Contest, crowning: Crowning) -> None:
     """Write every verdict with its raw samples, then the elites of the place."""
     for verdict in crowning.verdicts:
         key = verdict.variant_key
@@ -162,7 +160,7 @@ def record_crowning(
                 samples=tuple(samples),
             ),
         )
-    if crown and crowning.reigning:
+    if crowning.reigning:
         record.crown(campaign_id, place, crowning.reigning)
 
 

@@ -96,7 +96,7 @@ def _for_this_machine(saved: VariantRecord, toolchain: str) -> Variant:
 
 
 def _fate(outcome: Outcome) -> str:
-    return f"{outcome.stage}: {outcome.reason}" if isinstance(outcome, Rejected) else "measured"
+    return outcome.fate if isinstance(outcome, Rejected) else "measured"
 
 
 def _same_time(recorded: Sequence[float], outcome: Outcome, within: float) -> bool | None:
@@ -176,7 +176,7 @@ def _verify_one(elite: Elite, saved: VariantRecord, seat: Seat, seeds: int) -> V
         return _verdict(elite, "holds", f"right on {len(outcome.errors)} outputs, {facts.name}, driver {facts.driver}")
     if outcome.stage is Stage.TIMEOUT and outcome.reason == "build":
         return _verdict(elite, "skipped", "the compiler took too long to say anything")
-    return _verdict(elite, "demoted", f"{outcome.stage}: {outcome.reason}: {outcome.detail}"[:500])
+    return _verdict(elite, "demoted", f"{outcome.fate}: {outcome.detail}"[:500])
 
 
 def _verdict(elite: Elite, fate: str, reason: str) -> Verdict:

@@ -12,13 +12,12 @@ import numpy.typing as npt
 from evo.enumeration import BoundRule, Enumeration, index_type
 from evo.errors import InputError
 from evo.expression import Expression, ExpressionError, Value, unknown_name
-from evo.knob import Configuration, Knob, KnobTable
+from evo.knob import Configuration, Knob, KnobsLike, KnobTable, as_knobs
 
 __all__ = ["Configuration", "Knob", "SearchSpace", "Value"]
 
 LISTED_MOST = 50_000_000  # combinations before rules; beyond, configurations are drawn and never listed
 Array = npt.NDArray[Any]
-KnobsLike = Sequence[Any] | Mapping[str, Sequence[Value]]
 
 
 class SearchSpace:
@@ -46,7 +45,7 @@ class SearchSpace:
             raise InputError(f"knobs.{twice}: the name is given twice")
         self.facts = dict(facts or {})
         self.cardinalities = [len(k.values) for k in self.knobs]
-        self._columns = [_column(k) for k in self.knobs]
+        self._columns = [k.column for k in self.knobs]
         self._has_listed_rows = False
         self.has_default = True  # whether the default is somebody's choice and worth a trial
         self.derived: dict[str, Expression] = {}
@@ -80,7 +79,7 @@ class SearchSpace:
         knobs: Knobs, a mapping name -> values, pairs (name, values) or mappings with "name" and "values".
         Raises: InputError for rows that do not fit the knobs or are given twice.
         """
-        known = _as_knobs(knobs)
+        known = as_knobs(knobs)
         space = cls(known)
         space.has_default = any(k.default_given for k in known)
         table = np.asarray(rows)
@@ -388,33 +387,6 @@ class _Bindings(Mapping[str, Any]):
         return len({**self.known, **self.space.derived})
 
 
-def _column(knob: Knob) -> Array:
-    """A knob's values as an array that expressions compute with."""
-    if all(isinstance(v, bool) for v in knob.values):
-        return np.array(knob.values, bool)
-    if all(isinstance(v, str) for v in knob.values):
-        return np.array(knob.values, str)
-    if any(isinstance(v, str) for v in knob.values):
-        raise InputError(f"knobs.{knob.name}: expected only words or only numbers, got both")
-    if all(isinstance(v, int) for v in knob.values):
-        return np.array([int(v) for v in knob.values], np.int64)
-    return np.array([float(v) for v in knob.values])
-
-
 def _distinct(rows: Array) -> Array:
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)]
-
-
-def _as_knobs(knobs: KnobsLike) -> list[Knob]:
-    items: Sequence[Any] = list(knobs.items()) if isinstance(knobs, Mapping) else list(knobs)
-    found = []
-    for item in items:
-        if isinstance(item, Knob):
-            found.append(item)
-        elif isinstance(item, Mapping):
-            found.append(Knob(item["name"], tuple(item["values"]), item.get("default"), item.get("kind", "")))
-        else:
-            name, values = item
-            found.append(Knob(name, tuple(values)))
-    return found

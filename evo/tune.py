@@ -4,68 +4,30 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from evo.arms import Arms, arms_of
-from evo.base import Base, find_base
-from evo.campaign import Binding, Campaign, Progress
+from evo.campaign import Binding, Campaign, Progress, build_all
 from evo.errors import InputError, WorkersLost
 from evo.measure import HOST_TIMING, Interval, Timing, median_interval
-from evo.outcome import Built, Contest, Measured, Outcome
+from evo.outcome import Built, Contest
 from evo.patience import Patience
-from evo.preflight import check_knobs, prove_harness
+from evo.preflight import Say, check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
-from evo.record import CampaignSpec, Event, Place, Record, open_record
+from evo.record import CampaignSpec, Event, Place, Record, is_missing, open_record
 from evo.search import make_proposer
 from evo.search.control import with_control
-from evo.space import Configuration, Knob, SearchSpace
-from evo.targets.nvml import gpu_names
-from evo.targets.recorded import Recording, save_recording
-from evo.targets.replay import ReplayFleet, describe, find_recording, open_recording, recorded_base
+from evo.setting import SearchRequest, Setting, resolve
+from evo.space import Configuration
+from evo.targets.replay import ReplayFleet
 from evo.variant import Variant
-from evo.workloads import find_workload
 
 FINALISTS = 3
-_ANSWER_S = 5.0  # that a cluster's head may take to be reached
-TARGETS = ("auto", "cuda", "host", "replay")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """What the user asked for."""
-
-    base: str = ""
-    case: str = ""
-    dtype: str = ""
-    causal: bool = False
-    target: str = "auto"
-    proposer: str = "evo"
-    budget: int | None = 200
-    time_limit_s: float | None = None
-    seed: int = 0
-    db: str = "results.db"
-    recording: Path | None = None
-    ray_address: str | None = None
-    gpu_type: str | None = None
-    resume: bool = False
-    rounds: int = 40  # of the promotion's contest
-    allow_dead_knobs: bool = False
-    proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
-    sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
-    build_timeout_s: float = 60.0  # one compilation
-    run_timeout_s: float = 30.0  # one variant's verification and measurement
-    own_budget: bool = False  # with resume: the campaign's own budget instead of this one
-    patience: int | None = None  # evaluations without prospect that end the search
-    control_share: float | None = None  # of the trials that random search proposes; None: no control arm
 
 
 @dataclass(slots=True)
@@ -85,115 +47,6 @@ class SearchResult:
     default_time: Interval | None = None
 
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The place of a search before it starts: target resolved, case understood."""
-
-    base: Base
-    target: str
-    case: Any
-    recording: Recording | None
-
-    @property
-    def case_name(self) -> str:
-        """As elites are kept by it; a recording of others may name no case."""
-        if self.recording is not None:
-            return str(self.recording.case or "recorded")
-        return str(self.case.name)
-
-
-_WOULD_WORK = (
-    "a machine with an NVIDIA GPU would work, so would --ray-address of a cluster that has one, "
-    "--recording FILE, or --base cpu_attention, which tunes on any machine"
-)
-
-
-def resolve(request: SearchRequest) -> Setting:
-    """Which base, on which target, for which case.
-
-    Raises: InputError when there is nothing here that could serve; it says what would.
-    """
-    if request.target not in TARGETS:
-        raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
-    if request.ray_address:
-        _knock(request.ray_address)
-    if request.recording is not None:
-        recording = open_recording(request.recording)
-        base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
-        _check_asked(request, recording, request.recording)
-        return Setting(base, "replay", recording.case, recording)
-    base = find_base(request.base)
-    target = request.target
-    if target == "auto":
-        target = _choose_target(base, request)
-    if target == "replay":
-        path = find_recording(base.name)
-        if path is None:
-            raise InputError(f"--target replay: there is no recording of {base.name}; --recording FILE plays another")
-        recording = open_recording(path)
-        _check_recording(base, recording, path)
-        _check_asked(request, recording, path)
-        return Setting(base, "replay", recording.case, recording)
-    if target != base.language:
-        raise InputError(f"--target {target}: {base.name} is a template for {base.language}; expected {base.language}")
-    if target == "cuda" and not request.ray_address and not gpu_names():
-        raise InputError(f"--target cuda: no NVIDIA GPU here; {_WOULD_WORK}")
-    dtype = request.dtype or base.dtypes[0]
-    if dtype not in base.dtypes:
-        raise InputError(f"--dtype {dtype}: {base.name} takes {', '.join(base.dtypes)}")
-    workload = find_workload(base.workload)
-    return Setting(
-        base, target, workload.case(request.case or workload.default_case, dtype=dtype, causal=request.causal), None
-    )
-
-
-def _knock(address: str) -> None:
-    """Say at once that nothing listens there: Ray would try for minutes. Raises: InputError."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # "auto", which Ray resolves
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        words = f"nothing answers there ({error}); expected HOST:PORT of a Ray head node"
-        raise InputError(f"--ray-address {address}: {words}") from None
-
-
-def _choose_target(base: Base, request: SearchRequest) -> str:
-    if base.language == "host":
-        return "host"
-    if request.ray_address or gpu_names():
-        return "cuda"
-    if find_recording(base.name) is not None:
-        return "replay"
-    raise InputError(f"no GPU here and no recording of {base.name}; {_WOULD_WORK}")
-
-
-def _check_asked(request: SearchRequest, recording: Recording, path: Path) -> None:
-    """A recording plays the case it was made of, no other."""
-    played = {
-        "--case": (request.case, str(recording.case or "")),
-        "--dtype": (request.dtype, str(recording.constants.get("dtype", ""))),
-        "--causal": ("yes" if request.causal else "", "yes" if recording.constants.get("causal") else "no"),
-    }
-    for option, (asked, recorded) in played.items():
-        if asked and asked != recorded and f"{asked}-causal" != recorded:
-            words = f"{option[2:]} {recorded or 'unsaid'}"
-            raise InputError(f"{option} {asked}: {path} was recorded with {words}; only a GPU times another")
-
-
-def _check_recording(base: Base, recording: Recording, path: Path) -> None:
-    ours = {knob.name: set(knob.values) for knob in base.knobs}
-    for knob in recording.space.knobs:
-        if not set(knob.values) <= ours.get(knob.name, set()):
-            raise InputError(
-                f"{path}: knobs.{knob.name}: not of this {base.name}; expected one recorded with its knobs"
-            )
-
-
 def search(
     request: SearchRequest, *, watch: Callable[[Progress], None] = lambda _: None, say: Say = lambda _: None
 ) -> SearchResult:
@@ -202,16 +55,18 @@ def search(
     watch: called often with the progress; say: called with one plain line at each step.
     Raises: InputError for everything that the user can mend.
     """
-    stage = resolve(request)
+    setting = resolve(request)
     with open_record(request.db) as record:
-        if stage.recording is not None:
-            say(f"No GPU is used: this plays {describe(stage.recording)}. Nothing is measured.")
+        if setting.replay:
+            say(f"No GPU is used: this plays {setting.replay}. Nothing is measured.")
         else:
-            say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-            if not stage.base.shipped:
-                say(f"{stage.base.path} is not one of Evo's own bases: its code is compiled and run here as {_user()}")
-        with raise_fleet(request, stage) as fleet:
-            return search_with(fleet, request, stage, record, watch, say)
+            say(f"Starting Ray and a {setting.target} worker (a few seconds)")
+            if not setting.base.shipped:
+                say(
+                    f"{setting.base.path} is not one of Evo's own bases: its code is compiled and run here as {_user()}"
+                )
+        with raise_fleet(request, setting) as fleet:
+            return search_with(fleet, request, setting, record, watch, say)
 
 
 def _user() -> str:
@@ -221,29 +76,29 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def raise_fleet(request: SearchRequest, stage: Setting) -> AbstractContextManager[Any]:
-    if stage.recording is not None:
-        return ReplayFleet(stage.recording)
+def raise_fleet(request: SearchRequest, setting: Setting) -> AbstractContextManager[Any]:
+    if setting.recording is not None:
+        return ReplayFleet(setting.recording)
     from evo.fleet import Fleet
     from evo.seat import WorkerSpec
 
-    timing = HOST_TIMING if stage.target == "host" else Timing()
-    spec = WorkerSpec(stage.target, stage.base.workload, stage.case, timing, evaluate_s=request.run_timeout_s)
+    timing = HOST_TIMING if setting.target == "host" else Timing()
+    spec = WorkerSpec(setting.target, setting.base.workload, setting.case, timing, evaluate_s=request.run_timeout_s)
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
 
 
-def bind(stage: Setting, fleet: Any) -> Binding:
+def bind(setting: Setting, fleet: Any) -> Binding:
     """Bind the base to what the fleet's device is and to the case's constants."""
-    facts, recording = fleet.ready.facts, stage.recording
-    constants = dict(recording.constants) if recording is not None else stage.case.constants()
+    facts, recording = fleet.ready.facts, setting.recording
+    constants = dict(recording.constants) if recording is not None else setting.case.constants()
     known = {**facts.limits, **constants}
-    own = stage.base.space(known) if stage.base.sources[""] else None
+    own = setting.base.space(known) if setting.base.sources[""] else None
     space = recording.space if recording is not None else own
     assert space is not None
     if recording is None:
-        stage.base.check_names(known, stage.case.dimensions())
+        setting.base.check_names(known, setting.case.dimensions())
     return Binding(
-        base=stage.base,
+        base=setting.base,
         space=space,
         rules_space=own or space,
         constants=constants,
@@ -256,17 +111,16 @@ def bind(stage: Setting, fleet: Any) -> Binding:
 def search_with(
     fleet: Any,
     request: SearchRequest,
-    stage: Setting,
+    setting: Setting,
     record: Record,
     watch: Callable[[Progress], None] = lambda _: None,
     say: Say = lambda _: None,
 ) -> SearchResult:
     """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
-    binding = bind(stage, fleet)
-    facts, replay = fleet.ready.facts, describe(stage.recording) if stage.recording is not None else ""
-    dtype = str(binding.constants.get("dtype", ""))
-    place = Place(binding.base.name, stage.case_name, dtype, facts.arch)
-    unfinished = _to_resume(record, request, stage, place) if request.resume else None
+    binding = bind(setting, fleet)
+    facts = fleet.ready.facts
+    place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
+    unfinished = _to_resume(record, request, setting, place) if request.resume else None
     if unfinished is not None:
         request = _as_before(request, unfinished)
     seeds = [binding.space.default] if binding.space.has_default else []
@@ -276,7 +130,7 @@ def search_with(
     if request.control_share is not None:
         proposer = with_control(proposer, request.control_share, stream)
     if unfinished is None:
-        campaign_id = _start_campaign(record, request, stage, binding, place, fleet, replay)
+        campaign_id = _start_campaign(record, request, setting, binding, place, fleet)
     else:
         campaign_id = unfinished.id
         record.resume_campaign(campaign_id)
@@ -292,14 +146,14 @@ def search_with(
             raise InputError(f"--resume: {record.name} does not take the results that are spooled beside it")
         campaign.resume()
         say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
-    where = replay or f"{facts.name} ({facts.arch})"
+    where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
-    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {dtype}, {size}, {where}")
-    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, replay)
+    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
+    result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
-        if request.proof and stage.recording is None and not request.resume:
+        if request.proof and setting.recording is None and not request.resume:
             check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
-            prove_harness(fleet, record, campaign_id, binding, stage.target, say)
+            prove_harness(fleet, record, campaign_id, binding, setting.target, say)
         result.reason = campaign.run()
         result.arms = arms_of(record, campaign_id)
         _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
@@ -321,28 +175,27 @@ def search_with(
 
 def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
     """The campaign that `resume` would go on with, newest first; None when there is none. Raises: InputError."""
-    if "://" not in request.db and not Path(request.db).exists():
+    if is_missing(request.db):
         return None
-    stage = resolve(request)
-    case = stage.case_name
-    dtype = str(stage.recording.constants.get("dtype", "")) if stage.recording is not None else stage.case.dtype
+    setting = resolve(request)
+    place = Place(setting.base.name, setting.case_name, setting.dtype, arch="")
     with open_record(request.db) as record:  # another search may be making it just now
-        return next(iter(_unfinished(record, stage, Place(stage.base.name, case, dtype, ""))), None)
+        return next(iter(_unfinished(record, setting, place)), None)
 
 
-def _unfinished(record: Record, stage: Setting, place: Place) -> list[RecordedCampaign]:
+def _unfinished(record: Record, setting: Setting, place: Place) -> list[RecordedCampaign]:
     """Unfinished campaigns of this place and target, newest first."""
     return [
         campaign
         for campaign in record.unfinished_campaigns(place.base)
-        if (campaign.case_name, campaign.dtype, campaign.target) == (place.case_name, place.dtype, stage.target)
+        if (campaign.case_name, campaign.dtype, campaign.target) == (place.case_name, place.dtype, setting.target)
         and (not place.arch or campaign.arch == place.arch)
-        and bool(campaign.replay) == (stage.recording is not None)
+        and bool(campaign.replay) == (setting.recording is not None)
     ]
 
 
-def _to_resume(record: Record, request: SearchRequest, stage: Setting, place: Place) -> RecordedCampaign:
-    found = _unfinished(record, stage, place)
+def _to_resume(record: Record, request: SearchRequest, setting: Setting, place: Place) -> RecordedCampaign:
+    found = _unfinished(record, setting, place)
     if not found:
         words = f"{record.name} has no unfinished campaign of {place.base}, case {place.case_name} {place.dtype}"
         raise InputError(f"--resume: {words} on {place.arch}")
@@ -368,7 +221,7 @@ def _stream(seed: int, told: int) -> int:
 
 
 def _start_campaign(
-    record: Record, request: SearchRequest, stage: Setting, binding: Binding, place: Place, fleet: Any, replay: str
+    record: Record, request: SearchRequest, setting: Setting, binding: Binding, place: Place, fleet: Any
 ) -> int:
     ready = fleet.ready
     return record.start_campaign(
@@ -378,7 +231,7 @@ def _start_campaign(
             case_name=place.case_name,
             dtype=place.dtype,
             arch=place.arch,
-            target=stage.target,
+            target=setting.target,
             proposer=request.proposer,
             seed=request.seed,
             environment=describe_environment(ready.facts, ready.toolchain, ready.torch, binding.base.path.parent),
@@ -388,18 +241,15 @@ def _start_campaign(
             control_share=request.control_share,
             options={
                 "time_limit_s": request.time_limit_s,
-                "case": asdict(stage.case) if stage.case is not None and stage.recording is None else None,
+                "case": asdict(setting.case) if setting.case is not None and setting.recording is None else None,
                 "limits": dict(ready.facts.limits),
             },
             space={
-                "knobs": [
-                    {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc}
-                    for k in binding.space.knobs
-                ],
+                "knobs": [knob.document() for knob in binding.space.knobs],
                 "rules": {name: rule.text for name, rule in binding.rules_space.rules.items()},
                 "size": binding.space.size,
             },
-            replay=replay,
+            replay=setting.replay,
             anchor=ready.anchor,
             baselines=ready.baselines_us,
         )
@@ -419,7 +269,7 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
     return found[:FINALISTS]
 
 
-def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say: Say, sanitized: bool = True) -> None:
+def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, sanitized: bool, say: Say) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
     if not record.settle(result.campaign_id):
         again = f"`evo promote {result.campaign_id}` does it once {record.name} can be written"
@@ -444,7 +294,7 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say
         else f"Re-measuring the best {len(keys)} among {len(incumbents)} incumbents and the baselines"
     )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
-    entries = build_all(fleet, [record.variant(key).variant() for key in wanted])
+    entries = entries_of(fleet, [record.variant(key).variant() for key in wanted])
     contest = fleet.contest(entries, rounds, sanitized)
     if not isinstance(contest, Contest):
         record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
@@ -457,18 +307,10 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, say
     record_crowning(record, result.campaign_id, result.place, contest, result.crowning)
 
 
-def build_all(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:
-    """Build these variants on the fleet; those that no longer build are left out."""
-    for number, variant in enumerate(variants):
-        fleet.submit_build(number, variant)
-    built: dict[int, Built] = {}
-    waiting = set(range(len(variants)))
-    while waiting:
-        for done in fleet.wait(1.0):
-            waiting.discard(done.number)
-            if isinstance(done.result, Built):
-                built[done.number] = done.result
-    return [(variants[number], built[number]) for number in sorted(built)]
+def entries_of(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:
+    """What enters a contest: these variants with their binaries; those that no longer build are left out."""
+    outcomes = zip(variants, build_all(fleet, variants), strict=True)
+    return [(variant, built) for variant, built in outcomes if isinstance(built, Built)]
 
 
 def promote_campaign(
@@ -477,7 +319,6 @@ def promote_campaign(
     db: str,
     rounds: int = 40,
     ray_address: str | None = None,
-    sanitized: bool = True,
     say: Say = lambda _: None,
 ) -> SearchResult:
     """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
@@ -494,62 +335,13 @@ def promote_campaign(
             target=campaign.target,
             ray_address=ray_address,
         )
-        stage = resolve(request)
-        say(f"Starting Ray and a {stage.target} worker (a few seconds)")
-        with raise_fleet(request, stage) as fleet:
-            binding, facts = bind(stage, fleet), fleet.ready.facts
+        setting = resolve(request)
+        say(f"Starting Ray and a {setting.target} worker (a few seconds)")
+        with raise_fleet(request, setting) as fleet:
+            binding, facts = bind(setting, fleet), fleet.ready.facts
             if facts.arch != campaign.arch:
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
             place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
             result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
-            _crown(fleet, record, result, rounds=rounds, sanitized=sanitized, say=say)
+            _crown(fleet, record, result, rounds=rounds, sanitized=True, say=say)
             return result
-
-
-def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
-    """Write a measured campaign as a recording for the replay target; returns its path. Raises: InputError."""
-    with open_record(db, create=False) as record:
-        campaign = record.campaign(campaign_id)
-        if campaign.replay:
-            raise InputError(
-                f"campaign {campaign_id} was replayed ({campaign.replay}); only measured ones are recorded"
-            )
-        knobs = [
-            Knob(k["name"], tuple(k["values"]), k["default"], k.get("kind", ""), k.get("doc", ""))
-            for k in campaign.space["knobs"]
-        ]
-        space = SearchSpace(knobs)
-        trials: list[tuple[Sequence[int], Outcome]] = []
-        for trial in record.trials(campaign_id):
-            samples = {s.name: s.values_us for s in record.samples(trial.id) if s.l2 == "warm"}
-            outcome: Outcome = trial.outcome
-            if isinstance(outcome, Measured):
-                outcome = Measured(samples["variant"], samples.get("anchor", ()))
-            trials.append((space.configuration(trial.configuration).indices, outcome))
-    environment = campaign.environment
-    folder = re.sub(r"[^a-z0-9]+", "-", environment.device.lower().removeprefix("nvidia ")).strip("-")
-    path = out or Path("recordings") / folder / f"{campaign.base}.json.gz"
-    save_recording(
-        path,
-        base=campaign.base,
-        workload=campaign.workload,
-        case=campaign.case_name,
-        device={
-            "name": environment.device,
-            "arch": campaign.arch,
-            "uuid": environment.uuid,
-            "driver": environment.driver,
-            "toolchain": environment.toolchain,
-            "torch": environment.torch,
-            "limits": campaign.options.get("limits", {}),
-            "anchor": campaign.anchor,
-            "baselines_us": dict(campaign.baselines),
-        },
-        date=datetime.fromtimestamp(campaign.started_at, UTC).isoformat(timespec="seconds"),
-        commit=environment.git_sha,
-        knobs=knobs,
-        trials=trials,
-        constants=campaign.constants,
-        anchor=campaign.anchor,
-    )
-    return path

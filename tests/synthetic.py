@@ -88,9 +88,6 @@ def make_base() -> Base:
 
 def make_spec(**changes: object) -> CampaignSpec:
     space = make_space()
-    knobs = [
-        {"name": k.name, "values": list(k.values), "default": k.default, "kind": k.kind, "doc": k.doc} for k in KNOBS
-    ]
     spec = CampaignSpec(
         base="phase4",
         workload="attention",
@@ -115,7 +112,7 @@ def make_spec(**changes: object) -> CampaignSpec:
         ),
         constants=dict(CONSTANTS),
         budget=300,
-        space={"knobs": knobs, "rules": RULES, "size": space.size},
+        space={"knobs": [knob.document() for knob in KNOBS], "rules": RULES, "size": space.size},
         anchor="flash",
         baselines={"flash": ANCHOR_US, "cudnn": 27.5, "efficient": 36.0, "math": 180.0},
     )

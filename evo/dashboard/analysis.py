@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from evo.dashboard.family import gain_over_parents
+from evo.expression import value_text
 from evo.record import Campaign, Interval, Point, RecordedTrial, Samples
 
 RANDOM_OPERATORS = ("random", "control")  # drawn evenly from the space whenever they come
@@ -216,9 +217,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[s
 
 def value_word(value: Any) -> str:
     """A knob's value as it is written in YAML."""
-    if value is None:
-        return "unset"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "unset" if value is None else value_text(value)
 
 
 def ratio_interval(samples: Sequence[Samples]) -> tuple[float, float] | None:

@@ -10,8 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from evo.dashboard import views
 from evo.export import champion_of_elite, champion_of_trial, header_text, json_artifact, json_text
 from evo.interchange import t4_of_campaign, trials_csv
-from evo.record import Campaign as RecordedCampaign
-from evo.record import Record
+from evo.record import Campaign, Record
 
 router = APIRouter(tags=["facts"])
 
@@ -167,7 +166,7 @@ def get_artifact(request: Request, key: str) -> Response:
 def compare(request: Request, id: Annotated[list[int], Query(description="campaigns")]) -> JSONResponse:
     """Curves against evaluations and seconds, in microseconds and as ratios to each campaign's own anchor."""
     record = record_of(request)
-    campaigns: list[RecordedCampaign] = [record.campaign(campaign_id) for campaign_id in id[:6]]
+    campaigns: list[Campaign] = [record.campaign(campaign_id) for campaign_id in id[:6]]
     return JSONResponse(views.compare_facts(record, campaigns))
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from evo.errors import InputError
@@ -31,6 +39,11 @@ def parse_url(database: str | Path) -> sa.URL:
         return sa.make_url(text)
     except ArgumentError:
         raise InputError(f"{text}: --db: expected a file or a URL such as sqlite:///results.db") from None
+
+
+def is_missing(database: str) -> bool:
+    """Whether it names a file that does not exist; a database behind a URL is taken to be there."""
+    return "://" not in database and not Path(database).exists()
 
 
 def display_name(url: sa.URL) -> str:
@@ -84,6 +97,15 @@ def explain(error: DBAPIError | sqlite3.Error) -> str:
         ("unable to open", "cannot be opened; expected a path in a folder that can be written"),
     )
     return next((f"{hint} ({words})" for word, hint in hints if word in words.lower()), words)
+
+
+def raise_bugs(error: DBAPIError | sqlite3.Error) -> None:
+    """Let our own mistakes through: only a database that cannot be used is the user's matter."""
+    if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
+        raise error
+    words_of_driver = str(error.orig if isinstance(error, DBAPIError) else error)
+    if any(words in words_of_driver for words in ("no such column", "has no column", "syntax error")):
+        raise error
 
 
 def schema_version(connection: sa.Connection) -> str | None:

@@ -1,4 +1,4 @@
-"""The record as one object: writes that never lose a result, and reads."""
+"""The record as one object: what it reads (`evo.record.reader`), and writes that never lose a result."""
 
 from __future__ import annotations
 
@@ -9,43 +9,26 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evo.errors import InputError
-from evo.record import lines, read
+from evo.record import lines
 from evo.record.apply import apply_line, apply_spooled
 from evo.record.drivers import is_abandoned
 from evo.record.lines import Line
-from evo.record.open import UNUSABLE, database_revision, display_name, explain, open_engine, parse_url, sqlite_path
+from evo.record.open import UNUSABLE, database_revision, explain, open_engine, parse_url, raise_bugs, sqlite_path
+from evo.record.reader import Reader
 from evo.record.schema import REVISIONS, CampaignRow, EnvironmentRow, ProfileRow
 from evo.record.spool import Spool
-from evo.record.values import (
-    Campaign,
-    CampaignSpec,
-    Elite,
-    Event,
-    Failure,
-    Interval,
-    Place,
-    Point,
-    Profile,
-    Promotion,
-    RecordedPromotion,
-    RecordedTrial,
-    Samples,
-    Trial,
-    VariantRecord,
-)
+from evo.record.values import CampaignSpec, Event, Interval, Place, Profile, Promotion, Trial
 
 log = logging.getLogger("evo.record")
-P = ParamSpec("P")
-T = TypeVar("T")
 
 RETRY_S = 2.0  # how often a failed database is tried again while results go to the spool
 RETRY_TIMEOUT_MS = 100  # and how long such a try waits for another writer
@@ -78,15 +61,14 @@ def upgrade_database(url: str | Path) -> tuple[str, str]:
     return before, REVISIONS[-1]
 
 
-class Record:
+class Record(Reader):
     """A results database. One process writes; any number read."""
 
     def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._writer = engine.execution_options(writes=True)
         self._hasty = engine.execution_options(writes=True, busy_timeout_ms=RETRY_TIMEOUT_MS)
         self.read_only = read_only
-        self.name = display_name(engine.url)
         path = sqlite_path(engine.url)
         self._spool = Spool(path if path is not None else Path(f"{engine.url.database or 'evo'}.results"))
         self._failed_at: float | None = None  # since when lines go to the spool
@@ -109,8 +91,6 @@ class Record:
             if rescued is not None:
                 log.warning("results were kept in %s; move it beside %s to merge them", rescued, self.name)
         self._engine.dispose()
-
-    # --- writing -------------------------------------------------------------------------------------------------
 
     def start_campaign(self, spec: CampaignSpec) -> int:
         """Record that a search starts now in this process; returns its id. Raises: InputError."""
@@ -191,16 +171,11 @@ class Record:
         campaign_id: int,
         *,
         baselines: Mapping[str, float] | None = None,
-        anchor: str | None = None,
         kill_rate: Mapping[str, Any] | None = None,
-        control_share: float | None = None,
-        space: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
         budget: int | None = None,
     ) -> None:
         """Record facts that are known only while the campaign runs; None leaves a fact as it is."""
-        given = {"baselines": baselines, "anchor": anchor, "kill_rate": kill_rate, "control_share": control_share}
-        given |= {"space": space, "options": options, "budget": budget}
+        given = {"baselines": baselines, "kill_rate": kill_rate, "budget": budget}
         columns = {name: value for name, value in given.items() if value is not None}
         if columns:
             self._write([lines.update_line(campaign_id, columns)])
@@ -229,7 +204,7 @@ class Record:
         try:
             count = self._spool.merge(self._write_spooled, files=files)
         except UNUSABLE as error:
-            _raise_bugs(error)
+            raise_bugs(error)
             log.warning("%s: %s; spooled results stay beside it", self.name, explain(error))
             return 0
         if count:
@@ -244,7 +219,7 @@ class Record:
                 self._spool.merge(self._write_spooled)
                 self._failed_at, self._warned = None, False
             except UNUSABLE as error:
-                _raise_bugs(error)
+                raise_bugs(error)
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.2)
@@ -265,7 +240,7 @@ class Record:
                 raise ValueError(f"trial {numbers} of campaign {batch[0]['campaign']}: {error.orig}") from error
             raise
         except UNUSABLE as error:
-            _raise_bugs(error)
+            raise_bugs(error)
             self._fail(error)
             return self._keep(batch)
 
@@ -303,171 +278,9 @@ class Record:
         try:
             count = self._spool.merge(self._write_spooled)
         except UNUSABLE as error:
-            _raise_bugs(error)
+            raise_bugs(error)
             self._failed_at = time.monotonic()
             return False
         self._failed_at, self._warned = None, False
         log.warning("%s works again: %d spooled results merged", self.name, count)
         return True
-
-    @contextlib.contextmanager
-    def _user_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OverflowError:
-            raise InputError(f"{self.name}: no campaign or trial has so large a number") from None
-        except UNUSABLE as error:
-            _raise_bugs(error)
-            raise InputError(f"{self.name}: {explain(error)}") from None
-
-    # --- reading -------------------------------------------------------------------------------------------------
-
-    def _read(self, query: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._user_errors(), self._engine.connect() as connection:
-            return query(connection, *args, **kwargs)
-
-    def campaigns(
-        self, *, base: str | None = None, state: str | None = None, limit: int | None = None, offset: int = 0
-    ) -> list[Campaign]:
-        """Campaigns with their counts, newest first."""
-        return self._read(read.read_campaigns, base=base, state=state, limit=limit, offset=offset)
-
-    def campaign(self, campaign_id: int) -> Campaign:
-        """One campaign. Raises: InputError when there is none of that id."""
-        found = self._read(read.read_campaigns, campaign_id=campaign_id)
-        if not found:
-            raise InputError(f"{self.name}: no campaign {campaign_id}; `evo runs` lists them")
-        return found[0]
-
-    def unfinished_campaigns(self, base: str | None = None) -> list[Campaign]:
-        """Campaigns that can be resumed: interrupted, or running without a living driver; newest first."""
-        campaigns = self.campaigns(base=base)
-        return [item for item in campaigns if item.state == "interrupted" or is_abandoned(item)]
-
-    def trials(
-        self,
-        campaign_id: int,
-        *,
-        after: int | None = None,
-        valid_only: bool = False,
-        details: bool = True,
-        by_time: bool = False,
-        limit: int | None = None,
-    ) -> list[RecordedTrial]:
-        """A campaign's trials by number, or fastest first; after: only numbers above."""
-        return self._read(
-            read.read_trials,
-            campaign_id=campaign_id,
-            after=after,
-            valid_only=valid_only,
-            details=details,
-            by_time=by_time,
-            limit=limit,
-        )
-
-    def points(self, campaign_id: int, *, after: int = 0, most: int = 4000) -> list[Point]:
-        """What charts need of the trials with an id above `after`; thinned beyond `most`, improvements kept."""
-        return self._read(read.read_points, campaign_id, after=after, most=most)
-
-    def span(self, campaign_id: int) -> tuple[float, float] | None:
-        """When the campaign's first trial started and its last was recorded; None without trials."""
-        return self._read(read.read_span, campaign_id)
-
-    def changes(self) -> tuple[int, int, float]:
-        """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""
-        return self._read(read.read_changes)
-
-    def trial(self, trial_id: int) -> RecordedTrial:
-        """One trial by its id. Raises: InputError when there is none."""
-        found = self._read(read.read_trials, trial_id=trial_id)
-        if not found:
-            raise InputError(f"{self.name}: no trial {trial_id}; `evo runs` lists campaigns and their trials")
-        return found[0]
-
-    def trials_numbered(self, campaign_id: int, numbers: Collection[int]) -> list[RecordedTrial]:
-        """The campaign's trials of these numbers, without the compiler's words."""
-        return self._read(read.read_trials, campaign_id=campaign_id, numbers=numbers, details=False)
-
-    def trials_of(self, variant_key: str) -> list[RecordedTrial]:
-        """All trials of one variant, whatever the campaign."""
-        return self._read(read.read_trials, variant_key=variant_key)
-
-    def variant(self, key: str) -> VariantRecord:
-        """One variant with its sources. Raises: InputError when there is none."""
-        found = self._read(read.read_variant, key)
-        if found is None:
-            raise InputError(f"{self.name}: no variant {key}; `evo runs` lists campaigns and their variants")
-        return found
-
-    def binaries(self, campaign_id: int) -> dict[str, int]:
-        """Binary hash -> number of the campaign's first trial with it."""
-        return self._read(read.read_binaries, campaign_id)
-
-    def failures(self, campaign_id: int) -> list[Failure]:
-        """Rejections counted by stage and reason, most frequent first."""
-        return self._read(read.read_failures, campaign_id)
-
-    def samples(self, trial_id: int | None = None, *, promotion_id: int | None = None) -> list[Samples]:
-        """Raw samples of one trial or one promotion."""
-        if (trial_id is None) == (promotion_id is None):
-            raise ValueError("samples: expected a trial or a promotion")
-        return self._read(read.read_samples, trial_id=trial_id, promotion_id=promotion_id)
-
-    def campaign_samples(
-        self, campaign_id: int, name: str = "variant", l2: str = "warm"
-    ) -> dict[int, tuple[float, ...]]:
-        """Raw samples in microseconds of a whole campaign, by trial id."""
-        return self._read(read.read_campaign_samples, campaign_id, name, l2)
-
-    def promotions(self, *, campaign_id: int | None = None, variant_key: str | None = None) -> list[RecordedPromotion]:
-        """Promotions and refusals, newest first, without their samples."""
-        return self._read(read.read_promotions, campaign_id=campaign_id, variant_key=variant_key)
-
-    def promotion(self, promotion_id: int) -> RecordedPromotion:
-        """One promotion. Raises: InputError when there is none."""
-        found = self._read(read.read_promotions, promotion_id=promotion_id)
-        if not found:
-            raise InputError(f"{self.name}: no promotion {promotion_id}")
-        return found[0]
-
-    def elites(
-        self,
-        *,
-        base: str | None = None,
-        case_name: str | None = None,
-        dtype: str | None = None,
-        arch: str | None = None,
-        variant_key: str | None = None,
-        history: bool = False,
-    ) -> list[Elite]:
-        """Reigning elites by place and rank; history adds those of before."""
-        return self._read(
-            read.read_elites,
-            base=base,
-            case_name=case_name,
-            dtype=dtype,
-            arch=arch,
-            variant_key=variant_key,
-            history=history,
-        )
-
-    def profiles(self, variant_key: str) -> list[Profile]:
-        """What profilers read of a variant, newest first."""
-        return self._read(read.read_profiles, variant_key)
-
-    def events(self, campaign_id: int, kind: str | None = None) -> list[Event]:
-        """A campaign's events in order of time."""
-        return self._read(read.read_events, campaign_id, kind)
-
-    def intervals(self, campaign_id: int) -> list[Interval]:
-        """What the campaign's workers did, by start."""
-        return self._read(read.read_intervals, campaign_id)
-
-
-def _raise_bugs(error: DBAPIError | sqlite3.Error) -> None:
-    """Let our own mistakes through: only a database that cannot be used is the user's matter."""
-    if isinstance(error, IntegrityError | ProgrammingError | DataError | NotSupportedError):
-        raise error
-    words_of_driver = str(error.orig if isinstance(error, DBAPIError) else error)
-    if any(words in words_of_driver for words in ("no such column", "has no column", "syntax error")):
-        raise error

@@ -1,4 +1,4 @@
-"""Where variants are built and run: one protocol, three targets (cuda, host, replay)."""
+"""Where variants are built and run: one protocol for cuda and host; `replay` plays the part of a whole fleet."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Target(Protocol):
         """Clocks, throttle reasons, temperature: what may explain a time."""
 
 
-def make_target(name: str, *, arch: str | None = None, compiler: str | None = None) -> Target:
+def make_target(name: str, *, arch: str | None = None) -> Target:
     """Make a target by name.
 
     arch: build for this architecture ("sm_89") instead of the device's own.
@@ -95,7 +95,7 @@ def make_target(name: str, *, arch: str | None = None, compiler: str | None = No
     if name == "host":
         from evo.targets.host import HostTarget
 
-        return HostTarget(compiler=compiler)
+        return HostTarget()
     raise InputError(f"--target {name}: expected cuda, host, replay or auto")
 
 

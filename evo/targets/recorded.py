@@ -183,7 +183,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _own(path: Path, data: Mapping[str, Any]) -> Recording:
-    knobs = [Knob(k["name"], tuple(k["values"]), k.get("default")) for k in data["knobs"]]
+    knobs = [Knob.of(knob) for knob in data["knobs"]]
     rows = [t["indices"] for t in data["trials"]]
     outcomes: list[Outcome] = []
     for number, trial in enumerate(data["trials"]):

@@ -22,9 +22,9 @@ from evo.variant import Variant
 _NAME = re.compile(r"\w[\w.+-]*\Z")
 
 
-def find_recording(base: str, folders: Sequence[Path] = ()) -> Path | None:
+def find_recording(base: str) -> Path | None:
     """The recording of a base: of those in ./recordings and those that ship, the first by GPU name."""
-    for folder in folders or (Path("recordings"), SHIPPED / "recordings"):
+    for folder in (Path("recordings"), SHIPPED / "recordings"):
         found = sorted(folder.glob(f"*/{base}.json.gz"))
         if found:
             return found[0]

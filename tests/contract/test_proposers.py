@@ -13,9 +13,9 @@ from evo.search.control import with_control
 from evo.space import Configuration, Knob, SearchSpace
 
 pytest.importorskip("optuna")
-NAMES = [n for n in proposer_names() if n not in ("gp", "nsgaiii")] + ["optuna:random"]
+APART = ("gp", "nsgaiii")  # slow, or like another one: tried on a short search below
+NAMES = [n for n in proposer_names() if n not in APART] + ["optuna:random"]
 NAMES += ["evo, controlled", "tpe, controlled"]  # with a random arm that has a third of the proposals
-SLOW = {"gp"}  # fits a model at each suggestion; tried on a short search below
 
 
 def space() -> SearchSpace:
@@ -182,7 +182,7 @@ def test_a_huge_space_is_searched_without_listing(name: str) -> None:
     assert all(c in huge for c in asked)
 
 
-@pytest.mark.parametrize("name_", ["gp", "nsgaiii"])
+@pytest.mark.parametrize("name_", APART)
 def test_samplers_that_are_slow_or_alike_keep_the_promises_too(name_: str) -> None:
     if name_ == "gp":
         pytest.importorskip("torch")

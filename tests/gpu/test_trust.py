@@ -115,7 +115,7 @@ def test_every_default_verifies(seat: Seat, head_dim: int, causal: bool, dtype: 
         for variant, built in zip(variants, pool.map(build, variants), strict=True):
             outcome: Any = seat.verify(variant, built, 2) if isinstance(built, Built) else built
             if isinstance(outcome, Rejected):
-                wrong[variant.base] = f"{outcome.stage}: {outcome.reason}: {outcome.detail[:300]}"
+                wrong[variant.base] = f"{outcome.fate}: {outcome.detail[:300]}"
     assert not wrong
 
 

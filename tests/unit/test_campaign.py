@@ -25,9 +25,10 @@ from evo.dashboard.report import write_report
 from evo.outcome import Built, Done, Measured, Rejected, Resources, Stage
 from evo.record import Record, open_record
 from evo.search import make_proposer
+from evo.setting import SearchRequest
 from evo.space import Knob, SearchSpace
 from evo.targets.recorded import save_recording
-from evo.tune import SearchRequest, SearchResult, search
+from evo.tune import SearchResult, search
 from evo.variant import Variant
 from tests.synthetic import make_spec
 

@@ -244,7 +244,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     """In this process, for speed: what `main` does with them; a few are tried in processes below."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("evo.targets.nvml.gpu_names", list)
-    monkeypatch.setattr("evo.tune.gpu_names", list)
+    monkeypatch.setattr("evo.setting.gpu_names", list)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
     (tmp_path / "notes.txt").write_text("not a database\n" * 100)

@@ -51,6 +51,13 @@ def test_every_file_and_link_that_is_named_exists(path: Path) -> None:
         assert (path.parent / link).exists(), link
 
 
+def test_every_module_has_its_room_in_the_design() -> None:
+    rooms = re.findall(r"`(evo/[\w/*.]+)`", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"))
+    named = {str(path.relative_to(ROOT)) for room in rooms for path in ROOT.glob(room)}
+    there = [path for path in (ROOT / "evo").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    assert {str(path.relative_to(ROOT)) for path in there} - named == {"evo/__init__.py"}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=names(DOCUMENTS))
 def test_every_command_and_option_that_is_shown_exists(path: Path) -> None:
     bases = {*base_paths(), "NAME", *(Path(name).stem for name, _ in SHOWN.findall(path.read_text()))}
@@ -185,7 +192,7 @@ def test_rates_and_shares_of_a_search_are_read_off_its_rows_and_intervals() -> N
 
 def test_replayed_times_are_never_written_as_a_benchmark(tmp_path: Path) -> None:
     from evo.errors import InputError
-    from evo.tune import SearchRequest
+    from evo.setting import SearchRequest
 
     request = SearchRequest(base="phase4", target="replay", budget=3, db=str(tmp_path / "results.db"))
     with pytest.raises(InputError, match="not measurements"):

@@ -26,7 +26,7 @@ BELOW = {  # a room -> all of ours that it may import when it is loaded
     "base": "errors expression outcome space workloads",
     "variant": "base errors expression outcome space",
     "sweeper": "",
-    "targets": "base errors expression launch_text outcome space sweeper variant workloads",
+    "targets": "base errors expression outcome space sweeper variant workloads",
     "search": "errors expression knob outcome space",
     "measure": "errors outcome targets workloads",
     "verify": "errors outcome targets workloads",
@@ -59,7 +59,7 @@ def users(library: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module: evo.record.read -> record."""
+    """The room of a module: evo.record.queries -> record."""
     return module if module in APART else ".".join(module.split(".")[1:2])
 
 

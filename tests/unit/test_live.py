@@ -72,7 +72,6 @@ def test_a_dead_knob_is_named(tmp_path: Path) -> None:
     report = check(base(tmp_path), tmp_path, Compiler(ignores=["kUnused"]))
     assert report.dead == ("unused",)
     assert not report.holds
-    assert "unused" in report.complaint()
     assert report.duplicates == ()
 
 

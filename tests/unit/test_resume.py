@@ -13,8 +13,8 @@ from evo import cli, sanitize, tune
 from evo.outcome import Measured, Rejected
 from evo.record import CampaignSpec, Environment, open_record
 from evo.search import make_proposer
+from evo.setting import SearchRequest
 from evo.space import Configuration, Knob, SearchSpace
-from evo.tune import SearchRequest
 
 REQUEST = SearchRequest(base="cpu_attention", case="tiny", proposer="evo", seed=0, budget=200)
 

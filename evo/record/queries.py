@@ -1,4 +1,4 @@
-"""Queries: rows into values. Each takes a connection, so that one page is read in one snapshot."""
+"""Queries: rows into values, over a connection that the caller holds."""
 
 from __future__ import annotations
 
@@ -54,12 +54,11 @@ def read_campaigns(
     *,
     campaign_id: int | None = None,
     base: str | None = None,
-    state: str | None = None,
     limit: int | None = None,
     offset: int = 0,
 ) -> list[Campaign]:
     """Campaigns with their counts, newest first."""
-    wanted = {CampaignRow.id: campaign_id, CampaignRow.base: base, CampaignRow.state: state}
+    wanted = {CampaignRow.id: campaign_id, CampaignRow.base: base}
     columns = sa.select(*(c.label(f"c_{c.key}") for c in CampaignRow.__table__.c)).add_columns(
         *(c.label(f"e_{c.key}") for c in EnvironmentRow.__table__.c)
     )
@@ -208,14 +207,12 @@ def read_samples(
     return [Samples(row.name, unpack(row.packed_us), row.l2) for row in connection.execute(statement)]
 
 
-def read_campaign_samples(
-    connection: sa.Connection, campaign_id: int, name: str, l2: str
-) -> dict[int, tuple[float, ...]]:
-    """Samples of one name by trial id, of a whole campaign."""
+def read_campaign_samples(connection: sa.Connection, campaign_id: int) -> dict[int, tuple[float, ...]]:
+    """Every variant's warm samples by trial id, of a whole campaign."""
     statement = (
         sa.select(SamplesRow.trial_id, SamplesRow.packed_us)
         .join(TrialRow, TrialRow.id == SamplesRow.trial_id)
-        .where(TrialRow.campaign_id == campaign_id, SamplesRow.name == name, SamplesRow.l2 == l2)
+        .where(TrialRow.campaign_id == campaign_id, SamplesRow.name == "variant", SamplesRow.l2 == "warm")
     )
     return {row[0]: unpack(row[1]) for row in connection.execute(statement) if row[0] is not None}
 
@@ -275,7 +272,6 @@ def _promotion(row: Any) -> Promotion:
 def read_elites(
     connection: sa.Connection,
     *,
-    place: Place | None = None,
     base: str | None = None,
     case_name: str | None = None,
     dtype: str | None = None,
@@ -291,8 +287,6 @@ def read_elites(
         .join(VariantRow, VariantRow.key == PromotionRow.variant_key)
         .join(CampaignRow, CampaignRow.id == PromotionRow.campaign_id)
     )
-    if place is not None:
-        base, case_name, dtype, arch = place.base, place.case_name, place.dtype, place.arch
     wanted = {
         EliteRow.base: base,
         EliteRow.case_name: case_name,
