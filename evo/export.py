@@ -184,7 +184,8 @@ def provenance(champion: Champion) -> list[str]:
         f"variant:   {variant.key}",
     ]
     if campaign.replay:
-        lines.append(f"replay:    {campaign.replay}")
+        since = f"the template is as it is here, not as it was at {environment.git_sha or 'the time'}"
+        lines.append(f"replay:    {campaign.replay}; {since}")
     key = "hash of the sources, the text between the markers, entry, arch and toolchain"
     return [*lines, f"key:       {key} (evo.export.exported_key)"]
 

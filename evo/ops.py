@@ -72,8 +72,14 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool
     Raises: InputError for tensors that no attention takes together.
     """
     if torch.compiler.is_compiling():
+        if _wants_gradient(q, k, v):  # known while tracing; within the op it would be too late
+            return scaled_dot_product_attention(q, k, v, is_causal=is_causal)
         return torch.ops.evo.attention(q, k, v, is_causal)  # type: ignore[no-any-return]
     return _attention(q, k, v, is_causal)
+
+
+def _wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
 
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool) -> torch.Tensor:
@@ -94,7 +100,7 @@ def _fits(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     ):
         _once("tensors are not contiguous and 16-byte aligned")
         return False
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if _wants_gradient(q, k, v):
         _once("a gradient is asked for, and the kernels are forward only")
         return False
     return True
@@ -178,7 +184,7 @@ def plan_for(variant: Variant, dimensions: Mapping[str, int], scale: float, devi
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(q)
-        handle = torch.cuda.current_stream().cuda_stream
+        handle = torch.cuda.current_stream(device).cuda_stream
         stream = streams.get(handle)
         if stream is None:
             stream = streams[handle] = Stream.from_handle(handle)
@@ -219,6 +225,7 @@ def _of_artifact(path: Path) -> _Candidate:
         document = json.loads(path.read_text(encoding="utf-8"))
         fields = {k: v for k, v in document["variant"].items() if k != "resources"}
         variant = VariantRecord(base=document["base"], language="cuda", **fields)
+        replay = str(document["campaign"]["replay"])
         dimensions = _dimensions(document["case"])
         time_us = float(document["time_us"]["median"])
         found = document["ratio"]["high"]
@@ -227,6 +234,8 @@ def _of_artifact(path: Path) -> _Candidate:
         raise InputError(f"{path}: expected an artifact of `evo export --format json` ({error})") from None
     if dimensions is None:
         raise InputError(f"{path}: case: expected one of attention's, got {document['case']}")
+    if replay:
+        raise InputError(f"{path}: campaign: expected a measured one; this was replayed ({replay})")
     return _Candidate(variant.variant, variant.constants, dimensions, variant.arch, time_us, ratio_high)
 
 
@@ -267,3 +276,10 @@ def _implementation(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal
 def _fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool = False) -> torch.Tensor:
     _check(q, k, v)
     return torch.empty_like(q)
+
+
+def _no_gradient(*_: Any) -> None:
+    raise NotImplementedError("torch.ops.evo.attention is forward only; evo.ops.attention leaves gradients to PyTorch")
+
+
+torch.library.register_autograd("evo::attention", _no_gradient)

@@ -88,6 +88,18 @@ def resolve(request: SearchRequest) -> Setting:
         raise InputError(f"--target {request.target}: expected one of {', '.join(TARGETS)}")
     if request.ray_address:
         _knock(request.ray_address)
+    setting = _find_setting(request)
+    if request.gpu_type and setting.target != "cuda":
+        what = f"uses none of a cluster's GPUs: {setting.base.name} is for {setting.target} here"
+        raise InputError(f"--gpu-type {request.gpu_type}: this search {what}; {_WOULD_WORK}")
+    if setting.target == "host" and not request.ray_address:  # the worker's machine is this one: its limits are known
+        from evo.targets.host import HostTarget
+
+        setting.base.space({**HostTarget().facts().limits, **setting.case.constants()})
+    return setting
+
+
+def _find_setting(request: SearchRequest) -> Setting:
     if request.recording is not None:
         recording = open_recording(request.recording)
         base = find_base(request.base) if request.base else recorded_base(recording, request.recording)

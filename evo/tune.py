@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,11 +20,11 @@ from evo.preflight import Say, check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
-from evo.record import CampaignSpec, Event, Place, Record, is_missing, open_record
-from evo.search import make_proposer
+from evo.record import CampaignSpec, Environment, Event, Place, Record, check_place, is_missing, open_record
+from evo.search import check_name, make_proposer
 from evo.search.control import with_control
 from evo.setting import SearchRequest, Setting, resolve
-from evo.space import Configuration
+from evo.space import Configuration, SearchSpace
 from evo.targets.replay import ReplayFleet
 from evo.variant import Variant
 
@@ -56,17 +57,24 @@ def search(
     Raises: InputError for everything that the user can mend.
     """
     setting = resolve(request)
-    with open_record(request.db) as record:
+    check_name(request.proposer)
+    if request.resume and find_unfinished(request) is None:
+        raise _nothing_to_resume(request.db, setting)
+    check_place(request.db)
+    with contextlib.ExitStack() as held:
+        record = None if is_missing(request.db) else held.enter_context(open_record(request.db))
         if setting.replay:
             say(f"No GPU is used: this plays {setting.replay}. Nothing is measured.")
         else:
             say(f"Starting Ray and a {setting.target} worker (a few seconds)")
             if not setting.base.shipped:
-                say(
-                    f"{setting.base.path} is not one of Evo's own bases: its code is compiled and run here as {_user()}"
-                )
-        with raise_fleet(request, setting) as fleet:
-            return search_with(fleet, request, setting, record, watch, say)
+                what = "is not one of Evo's own bases: its code is compiled and run here as"
+                say(f"{setting.base.path} {what} {_user()}")
+        fleet = held.enter_context(raise_fleet(request, setting))
+        binding = bind(setting, fleet)
+        if record is None:  # made only now: a base that does not fit the device leaves no empty database behind
+            record = held.enter_context(open_record(request.db))
+        return search_with(fleet, request, setting, record, watch, say, binding=binding)
 
 
 def _user() -> str:
@@ -115,9 +123,11 @@ def search_with(
     record: Record,
     watch: Callable[[Progress], None] = lambda _: None,
     say: Say = lambda _: None,
+    *,
+    binding: Binding | None = None,
 ) -> SearchResult:
     """As `search`, on a fleet that is up and a record that is open: several searches in a row share both."""
-    binding = bind(setting, fleet)
+    binding = binding or bind(setting, fleet)
     facts = fleet.ready.facts
     place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
     unfinished = _to_resume(record, request, setting, place) if request.resume else None
@@ -197,9 +207,13 @@ def _unfinished(record: Record, setting: Setting, place: Place) -> list[Recorded
 def _to_resume(record: Record, request: SearchRequest, setting: Setting, place: Place) -> RecordedCampaign:
     found = _unfinished(record, setting, place)
     if not found:
-        words = f"{record.name} has no unfinished campaign of {place.base}, case {place.case_name} {place.dtype}"
-        raise InputError(f"--resume: {words} on {place.arch}")
+        raise _nothing_to_resume(record.name, setting, f" on {place.arch}")
     return found[0]
+
+
+def _nothing_to_resume(database: str, setting: Setting, where: str = "") -> InputError:
+    what = f"{setting.base.name}, case {setting.case_name} {setting.dtype}{where}"
+    return InputError(f"--resume: {database} has no unfinished campaign of {what}")
 
 
 def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequest:
@@ -234,7 +248,7 @@ def _start_campaign(
             target=setting.target,
             proposer=request.proposer,
             seed=request.seed,
-            environment=describe_environment(ready.facts, ready.toolchain, ready.torch, binding.base.path.parent),
+            environment=_environment(setting, binding, ready),
             constants=dict(binding.constants),
             budget=request.budget,
             patience=request.patience,
@@ -256,16 +270,22 @@ def _start_campaign(
     )
 
 
+def _environment(setting: Setting, binding: Binding, ready: Any) -> Environment:
+    """Where the times come from; of recorded ones the commit is the recording's."""
+    found = describe_environment(ready.facts, ready.toolchain, ready.torch, binding.base.path.parent)
+    if setting.recording is None:
+        return found
+    commit = setting.recording.commit
+    return replace(found, git_sha=commit.removesuffix("-dirty"), dirty=commit.endswith("-dirty"), clocks={})
+
+
 def _known_elites(record: Record, binding: Binding, place: Place) -> list[Configuration]:
     """Elites of this base from other cases or devices: where to look first."""
     found: list[Configuration] = []
     for elite in record.elites(base=place.base):
-        try:
+        if _knows(binding.space, elite.configuration):  # one of an older version of the base may not be in it
             configuration = binding.space.configuration(elite.configuration)
-        except InputError:
-            continue  # of an older version of the base
-        if configuration in binding.space and configuration not in found:
-            found.append(configuration)
+            found += [configuration] if configuration not in found else []
     return found[:FINALISTS]
 
 
@@ -279,13 +299,13 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, san
     keys = list(dict.fromkeys(trial.variant_key for trial in best if trial.same_as is None))[:FINALISTS]
     if not keys:
         return
-    incumbents = [
-        elite.variant_key
-        for elite in record.elites(
-            base=result.place.base, case_name=result.place.case_name, dtype=result.place.dtype, arch=result.place.arch
-        )
-        if bool(elite.replay) == bool(result.replay)
-    ]
+    place, space = result.place, result.binding.space
+    reigning = record.elites(base=place.base, case_name=place.case_name, dtype=place.dtype, arch=place.arch)
+    reigning = [elite for elite in reigning if bool(elite.replay) == bool(result.replay)]
+    # Another recording's elite has no time in this one; a measured one can be measured again, whatever space it is of.
+    incumbents = [e.variant_key for e in reigning if not result.replay or _knows(space, e.configuration)]
+    if len(incumbents) < len(reigning):
+        say(f"{len(reigning) - len(incumbents)} incumbents are not in this recording and are left out")
     default = result.binding.variant(result.binding.space.default).key if result.binding.space.has_default else ""
     reference = [default] if default and record.trials_of(default) else []
     say(
@@ -305,6 +325,13 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, san
     if default in contest.warm_us:
         result.default_time = median_interval(contest.warm_us[default])
     record_crowning(record, result.campaign_id, result.place, contest, result.crowning)
+
+
+def _knows(space: SearchSpace, configuration: Mapping[str, Any]) -> bool:
+    try:
+        return space.configuration(configuration) in space
+    except InputError:
+        return False
 
 
 def entries_of(fleet: Any, variants: Sequence[Variant]) -> list[tuple[Variant, Built]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def parse_url(database: str | Path) -> sa.URL:
 def is_missing(database: str) -> bool:
     """Whether it names a file that does not exist; a database behind a URL is taken to be there."""
     return "://" not in database and not Path(database).exists()
+
+
+def check_place(database: str) -> None:
+    """Whether a database is or could be made there; makes none. Raises: InputError."""
+    path = sqlite_path(parse_url(database))
+    if path is None:
+        return
+    _check_file(path, create=True)
+    if not path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: --db: folder {path.parent} cannot be written")
 
 
 def display_name(url: sa.URL) -> str:

@@ -13,7 +13,7 @@ from evo.space import Configuration, SearchSpace
 if TYPE_CHECKING:
     from evo.search.optuna_sampler import EvoSampler
 
-__all__ = ["Descent", "EvoSampler", "Proposer", "make_proposer", "proposer_names"]
+__all__ = ["Descent", "EvoSampler", "Proposer", "check_name", "make_proposer", "proposer_names"]
 
 OWN = ("evo", "evo-insight", "evo-free", "random")
 OPTUNA = ("tpe", "tpe-ordered", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc")  # short names; others as optuna:NAME
@@ -22,6 +22,21 @@ OPTUNA = ("tpe", "tpe-ordered", "cmaes", "nsgaii", "nsgaiii", "gp", "qmc")  # sh
 def proposer_names() -> tuple[str, ...]:
     """Names that make_proposer knows without the prefix "optuna:"."""
     return OWN + OPTUNA
+
+
+def check_name(name: str) -> None:
+    """Raises: InputError when there is no proposer of this name, or a package that it needs is not installed."""
+    if name in OWN:
+        return
+    if name in OPTUNA or name.startswith("optuna:"):
+        from evo.search.optuna_adapter import make_sampler
+
+        make_sampler(name.removeprefix("optuna:"), 0)
+        return
+    expected = ", ".join(proposer_names())
+    raise InputError(
+        f"proposer: unknown name {name!r}{nearest_name(name, proposer_names())}, expected {expected} or optuna:NAME"
+    )
 
 
 def make_proposer(
@@ -46,14 +61,10 @@ def make_proposer(
 
         without = {"evo-insight": ("breeding",), "evo-free": ("speed",)}.get(name, ())
         return EvoProposer(space, seed, budget=budget, seeds=seeds, without=without)
-    if name in OPTUNA or name.startswith("optuna:"):
-        from evo.search.optuna_adapter import OptunaProposer
+    check_name(name)
+    from evo.search.optuna_adapter import OptunaProposer
 
-        return OptunaProposer(name.removeprefix("optuna:"), space, seed, budget=budget, seeds=seeds)
-    expected = ", ".join(proposer_names())
-    raise InputError(
-        f"proposer: unknown name {name!r}{nearest_name(name, proposer_names())}, expected {expected} or optuna:NAME"
-    )
+    return OptunaProposer(name.removeprefix("optuna:"), space, seed, budget=budget, seeds=seeds)
 
 
 def __getattr__(name: str) -> Any:

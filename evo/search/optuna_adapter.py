@@ -33,12 +33,12 @@ class OptunaProposer(HistoryProposer):
         budget: int | None = None,
         seeds: Sequence[Configuration] = (),
     ) -> None:
-        """name: as in Optuna's class names without "Sampler", lower case: tpe, cmaes, nsgaii, gp, qmc, random...
+        """name: Optuna's class name, with or without "Sampler", in any case: tpe, CmaEsSampler, nsgaii, gp, qmc...
 
         Raises: InputError for an unknown sampler or one whose package is not installed.
         """
         super().__init__(space, seed, budget=budget, seeds=seeds)
-        self.name = name
+        self.name = plain_name(name)
         self.sampler = make_sampler(name, seed)
         import optuna
 
@@ -154,6 +154,11 @@ def sampler_names() -> list[str]:
     return sorted({n for n in names if n not in UNFIT} | {"tpe-ordered"})
 
 
+def plain_name(name: str) -> str:
+    """TPESampler -> tpe."""
+    return name.lower().removesuffix("sampler")
+
+
 def make_sampler(name: str, seed: int) -> Any:
     """The Optuna sampler of this name, seeded.
 
@@ -164,9 +169,10 @@ def make_sampler(name: str, seed: int) -> Any:
     import optuna
 
     known = {n.removesuffix("Sampler").lower(): n for n in dir(optuna.samplers) if n.endswith("Sampler")}
-    plain = "tpe" if name == "tpe-ordered" else name
+    plain = "tpe" if name == "tpe-ordered" else plain_name(name)
     if plain not in known or plain in UNFIT:
-        raise InputError(f"proposer: unknown Optuna sampler {name!r}{nearest_name(name, sampler_names())}")
+        choice = nearest_name(plain, sampler_names()) or f"; expected one of {', '.join(sampler_names())}"
+        raise InputError(f"proposer: unknown Optuna sampler {name!r}{choice}")
     for package in PACKAGES.get(plain, ()):
         if importlib.util.find_spec(package) is None:
             raise _not_installed(name, package)

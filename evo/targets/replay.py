@@ -78,7 +78,8 @@ class ReplayFleet:
             driver=str(device.get("driver", "")),
             limits=device.get("limits", {}),
         )
-        self.ready = Ready(facts, {}, str(device.get("anchor", "")), str(device.get("toolchain", "")), "")
+        anchor, toolchain, torch = (str(device.get(key, "")) for key in ("anchor", "toolchain", "torch"))
+        self.ready = Ready(facts, {}, anchor, toolchain, torch)
         self._done: list[Done] = []
 
     def __enter__(self) -> ReplayFleet:

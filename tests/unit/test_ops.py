@@ -50,6 +50,23 @@ def test_the_op_passes_torchs_own_checks() -> None:
     torch.library.opcheck(torch.ops.evo.attention.default, (*tensors(1, 2, 8, 64), False))
 
 
+def test_a_gradient_flows_through_what_is_compiled() -> None:
+    compiled = torch.compile(ops.attention, backend="aot_eager", fullgraph=True)
+    found, expected = ([t.requires_grad_() for t in tensors(1, 1, 8, 64)] for _ in range(2))
+    for ours, theirs in zip(found, expected, strict=True):
+        theirs.data.copy_(ours.data)
+    compiled(*found).square().sum().backward()
+    scaled_dot_product_attention(*expected).square().sum().backward()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_the_bare_op_refuses_a_gradient() -> None:
+    q, k, v = (tensor.requires_grad_() for tensor in tensors(1, 1, 8, 64))
+    with pytest.raises(NotImplementedError, match="forward only"):
+        torch.ops.evo.attention(q, k, v).sum().backward()
+
+
 def test_a_gradient_flows_through_the_fallback() -> None:
     q, k, v = tensors(1, 1, 8, 64)
     q.requires_grad_()
