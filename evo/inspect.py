@@ -183,6 +183,8 @@ def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
 def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
     """Device facts to build for, and the toolchain: no device is needed."""
     if base.language == "host":
+        if arch:
+            raise InputError(f"--arch {arch}: {base.name} is a template for host, built for this machine's processor")
         from evo.targets.host import HostTarget
 
         target = HostTarget()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from evo.dashboard import analysis, views, words
 from evo.dashboard.api import champion, download, record_of
@@ -179,6 +179,12 @@ def report_download(request: Request, campaign_id: int) -> Response:
 
     text = report_html(record_of(request), campaign_id)
     return download(text, f"evo-campaign-{campaign_id}.html", "text/html; charset=utf-8")
+
+
+@router.get("/api")
+def api_index() -> RedirectResponse:
+    """What there is under it."""
+    return RedirectResponse("/api/docs")
 
 
 @router.get("/api/docs")

@@ -258,6 +258,7 @@ BAD = {
     "search --recording notes.txt": "notes.txt: ",
     "search --base cpu_attention --ray-address 127.0.0.1:1": "--ray-address 127.0.0.1:1: nothing answers there",
     "bases show nosuch": "no such base",
+    "build --base cpu_attention --arch sm_89": "--arch sm_89: cpu_attention is a template for host",
     "build --base phase4 --arch sm_70": "--arch sm_70: expected one of sm_80",
     "build --base phase4 --arch sm_90 -k tile_q=17": "--knob tile_q=17: expected one of 16, 32, 64, 128",
     "build --base phase4 --arch sm_90 -k tile_q=128 -k consumer_warps=1": "two_row_tiles_at_most: tile_q <= 32",

@@ -51,6 +51,7 @@ def test_the_openapi_document_describes_every_address(client: testclient.TestCli
         assert list(methods) == ["get"], f"{path} can change something"
         assert methods["get"]["summary"]
         assert methods["get"]["description"]
+    assert client.get("/api").url.path == "/api/docs"
     page = client.get("/api/docs").text
     assert all(path in page for path in document["paths"])
     assert "http" not in page.replace("http-equiv", ""), "the page may not load anything from elsewhere"
