@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import environment_of, show_report
+from benchmarks.report import opening, show_report
 from benchmarks.timing_noise import study
 from evo.fleet import Fleet
 from evo.measure import Timing
@@ -128,12 +128,11 @@ def main() -> None:
     parser.add_argument("--out", "-o", type=Path)
     options = parser.parse_args()
     report = {
-        "study": "gpu_trust",
+        **opening("gpu_trust", make_target("cuda")),
         "kill_rate": kill_rate(),
         "recoveries": recoveries(),
         "fleet": fleet_outcomes(),
         "null_run": null_run(options.base),
-        "environment": environment_of(make_target("cuda")),
     }
     show_report(report, options.out)
 

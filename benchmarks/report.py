@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evo.provenance import describe_environment
+from evo.provenance import describe_environment, git_state
 from evo.targets import Target
+from evo.targets.host import HostTarget, cores
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")
@@ -27,6 +30,25 @@ def environment_of(target: Target, sources: Path = ROOT) -> dict[str, Any]:
     import torch
 
     return asdict(describe_environment(target.facts(), target.toolchain(), str(torch.__version__), sources))
+
+
+def this_machine() -> dict[str, Any]:
+    """Processor, cores, Python, commit and date of a study that needs no target."""
+    state = git_state(ROOT)
+    return {
+        "processor": HostTarget().facts().name,
+        "cores": cores(),
+        "python": platform.python_version(),
+        "commit": state.sha + ("-dirty" if state.dirty else ""),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def machine_words(report: Mapping[str, Any]) -> str:
+    """The same as a table's last line."""
+    commit = f"{report['commit'][:12]}{' with uncommitted changes' if report['commit'].endswith('-dirty') else ''}"
+    where = f"{report['processor']}, {report['cores']} cores, Python {report['python']}"
+    return f"{where}, {report['date']}, commit {commit}.\n"
 
 
 def write_report(path: Path, report: Any) -> None:

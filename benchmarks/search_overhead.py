@@ -6,9 +6,7 @@ python -m benchmarks.search_overhead
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.report import this_machine, write_report
 from benchmarks.search_peers import peer
 from benchmarks.search_spaces import judged_space
 from evo.outcome import Measured, Outcome, Rejected, Stage
@@ -78,12 +77,11 @@ def main() -> None:
     report = {
         "format": "evo_search_overhead",
         "space": SPACE,
-        "python": platform.python_version(),
+        **this_machine(),
         "target_ms": 5,
         "results": results,
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(arguments.output, report)
 
 
 if __name__ == "__main__":

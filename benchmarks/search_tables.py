@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.markdown import markdown
+from benchmarks.report import machine_words
 
 Report = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -123,7 +124,7 @@ def overhead(report: Report) -> str:
         for r in report["results"]
     ]
     heading = ["proposer", "trials told before", "asked at once", "ask and tell, per trial", "longest ask"]
-    return markdown(heading, lines) + f"\nOne core, {report['space']}, Python {report['python']}.\n"
+    return markdown(heading, lines) + f"\nOne core, {report['space']}; {machine_words(report)}"
 
 
 def _without_noise(report: Report) -> Rows:

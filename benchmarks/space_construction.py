@@ -1,13 +1,12 @@
 """Measures how long a search space takes to list: about 1.2 million and 30 million combinations, time and memory.
 
-python benchmarks/space_construction.py --output benchmarks/results/space_construction.json
+python -m benchmarks.space_construction
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -79,27 +78,23 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
+    from benchmarks.report import this_machine, write_report  # not in the processes whose memory is measured
+
     results = []
     for size in ("million", "thirty_million", "thirty_million_all"):
-        runs = [
-            json.loads(
-                subprocess.run([sys.executable, __file__, "--one", size], check=True, capture_output=True).stdout
-            )
-            for _ in range(arguments.repeats)
-        ]
+        command = [sys.executable, "-m", "benchmarks.space_construction", "--one", size]
+        runs = [json.loads(subprocess.check_output(command)) for _ in range(arguments.repeats)]
         result = {**runs[0], "seconds": statistics.median(r["seconds"] for r in runs), "repeats": len(runs)}
         result["peak_mib"] = max(r["peak_mib"] for r in runs)
         results.append(result)
         print(result)
     report = {
         "format": "evo_space_construction",
-        "python": platform.python_version(),
-        "processor": platform.machine(),
+        **this_machine(),
         "targets": TARGETS,
         "results": results,
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(arguments.output, report)
 
 
 if __name__ == "__main__":

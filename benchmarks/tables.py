@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks import kernel_tables, resources, search_tables
 from benchmarks.markdown import RESULTS, Rows, markdown, time_cell
+from benchmarks.report import machine_words
 
 ROOT = Path(__file__).resolve().parent.parent
 _PLACE = re.compile(r"(<!-- table: ([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -103,7 +104,8 @@ def space_construction(report: dict[str, Any]) -> str:
         ]
         for result in report["results"]
     ]
-    return markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
+    table = markdown(["combinations", "admissible", "time", "peak memory of the process"], rows)
+    return table + "\n" + machine_words(report)
 
 
 def survival_campaign(report: dict[str, Any]) -> str:

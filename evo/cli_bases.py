@@ -52,7 +52,7 @@ def bases_show(
     case: CaseOption = "",
     dtype: DtypeOption = "",
     causal: CausalOption = False,
-    arch: Annotated[str, typer.Option(help="Device facts for the rules.")] = "sm_89",
+    arch: Annotated[str, typer.Option(help="Device facts for the rules.", show_default="sm_89 for CUDA")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show a base's knobs, rules and number of admissible configurations.
@@ -72,7 +72,7 @@ def bases_check(
     case: CaseOption = "",
     dtype: DtypeOption = "",
     causal: CausalOption = False,
-    arch: Annotated[str, typer.Option(help="Build for this architecture.")] = "sm_89",
+    arch: Annotated[str, typer.Option(help="Build for this architecture.", show_default="sm_89 for CUDA")] = "",
     places: Annotated[int, typer.Option(help="Configurations around which values are compared.")] = 6,
     as_json: JsonOption = False,
 ) -> None:

@@ -21,11 +21,13 @@ from evo.variant import Variant, make_variant
 if TYPE_CHECKING:
     from evo.seat import Seat
 
+USUAL_ARCH = "sm_89"  # whose limits a CUDA base is shown and checked with when nothing is said: the smallest in use
+
 
 def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) -> dict[str, Any]:
     """Knobs, rules and size of a base on one architecture. Raises: InputError."""
     base = find_base(name)
-    facts, _ = _facts(base, arch)
+    facts, _ = _facts(base, arch, USUAL_ARCH)
     chosen = base.case(case, dtype, causal)
     known = {**facts.limits, **chosen.constants()}
     space = base.space(known)
@@ -50,7 +52,7 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
 def check_base(name: str, *, case: str, dtype: str, causal: bool, arch: str, places: int) -> LiveReport:
     """Which knobs change the binary, found by building. Raises: InputError."""
     base = find_base(name)
-    facts, toolchain = _facts(base, arch)
+    facts, toolchain = _facts(base, arch, USUAL_ARCH)
     constants = base.case(case, dtype, causal).constants()
     return check_live(base, constants=constants, facts=facts, toolchain=toolchain, places=places)
 
@@ -180,8 +182,11 @@ def _time_rows(contest: Contest, key: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["l2"] == "cold", row["p50_us"]))
 
 
-def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
-    """Device facts to build for, and the toolchain: no device is needed."""
+def _facts(base: Base, arch: str, usual: str = "") -> tuple[DeviceFacts, str]:
+    """Device facts to build for, and the toolchain: no device is needed.
+
+    arch: "" for the usual one, or, where there is none, this device's. Raises: InputError.
+    """
     if base.language == "host":
         if arch:
             raise InputError(f"--arch {arch}: {base.name} is a template for host, built for this machine's processor")
@@ -191,6 +196,7 @@ def _facts(base: Base, arch: str) -> tuple[DeviceFacts, str]:
         return target.facts(), target.toolchain()
     from evo.targets import nvrtc
 
+    arch = arch or usual
     if not arch:
         from evo.targets.cuda import CudaTarget
 
