@@ -217,6 +217,33 @@ def sparse() -> tuple[SearchSpace, Array]:
     return space, _rough(times + 0.4 * np.abs(v["k2"] - v["k3"]) + 2 * (v["mode"] == 2), 0.02, 6)
 
 
+def unforeseen() -> tuple[SearchSpace, Array]:
+    """Three of four configurations fail, no rule says which, and the fastest stand beside those that fail."""
+    knobs = [
+        Knob("tile_m", (16, 32, 64, 96, 128, 192, 256)),
+        Knob("tile_n", (16, 32, 64, 96, 128, 192, 256)),
+        Knob("tile_k", (16, 32, 64, 128)),
+        Knob("stages", (1, 2, 3, 4, 5)),
+        Knob("warps", (1, 2, 4, 8, 16)),
+        Knob("unroll", (1, 2, 4)),
+        Knob("layout", ("row", "column", "blocked")),
+    ]
+    space = SearchSpace(knobs)
+    v = _values(space)
+    work = v["tile_m"] * v["tile_n"] / (32 * v["warps"])
+    shared = 4 * v["stages"] * v["tile_k"] * (v["tile_m"] + v["tile_n"])
+    registers = 24 + work + 6 * v["unroll"] + 4 * v["stages"] * (v["layout"] == "row")
+    fails = (registers > np.minimum(255, 65536 // (32 * v["warps"]))) | (shared > 101_376) | (work < 16)
+    fails |= (v["layout"] == "blocked") & (v["tile_m"] * v["tile_k"] % (512 * v["warps"]) != 0)
+    reuse = 1 / v["tile_m"] + 1 / v["tile_n"]
+    hidden = np.minimum(1, 0.25 + 0.06 * v["stages"] * np.sqrt(v["tile_k"]))
+    resident = np.clip(np.minimum(65536 // (32 * v["warps"] * np.minimum(registers, 255)), 101_376 // shared), 1, 8)
+    busy = np.minimum(1, 0.3 + 0.07 * resident * v["warps"])
+    times = 900 * reuse / hidden + (14 + 60 / np.sqrt(work)) / busy * (1 + 0.08 * (v["unroll"] == 1))
+    times = times * np.select([v["layout"] == "row", v["layout"] == "column"], [1.25, 1.1], 1.0)
+    return space, np.where(fails, np.nan, _rough(times, 0.02, 7))
+
+
 MADE_UP: dict[str, Callable[[], tuple[SearchSpace, Array]]] = {
     "made-up matrix product": matrix_product,
     "made-up stencil": stencil,
@@ -224,4 +251,5 @@ MADE_UP: dict[str, Callable[[], tuple[SearchSpace, Array]]] = {
     "made-up narrow valley": narrow_valley,
     "made-up cliffs": cliffs,
     "made-up sparse": sparse,
+    "made-up unforeseen": unforeseen,
 }
