@@ -1,8 +1,7 @@
 """Task context: what the models are told of a configuration beyond its values.
 
-Each ordered knob appears by its place (logarithm where positive), by identity (a kernel often likes just 96, not what
-lies near it) and, where its numbers are wide, by alignment (how often two divides it: warps and memory sectors are
-powers of two). Derived values of the base (threads, shared bytes) appear by logarithm.
+Each ordered knob appears by its place (logarithm where positive) and by identity (a kernel often likes just 96, not
+what lies near it). Derived values of the base (threads, shared bytes) appear by logarithm.
 """
 
 from __future__ import annotations
@@ -16,23 +15,21 @@ from evo.space import Knob, SearchSpace
 
 Array = npt.NDArray[Any]
 
-PLACE_LENGTH, IDENTITY_LENGTH, ALIGNMENT_LENGTH, CATEGORY_LENGTH, DERIVED_LENGTH = 0.7, 2.0, 1.0, 1.0, 2.0
-WIDE = 32  # a knob that reaches the width of a warp is judged by its alignment too
+PLACE_LENGTH, IDENTITY_LENGTH, CATEGORY_LENGTH, DERIVED_LENGTH = 0.7, 2.0, 1.0, 2.0
 IDENTIFIED_MOST = 64  # values; among more, none is a thing of its own
-ALIGNED_MOST = 32  # further powers of two make no difference
 
 
 class Coordinates:
     """Columns for each knob; columns of one group share a length scale, whose prior mean is in `log_lengths`."""
 
-    def __init__(self, space: SearchSpace, *, identity: bool = True, alignment: bool = True) -> None:
-        """identity, alignment: whether ordered knobs appear by them too."""
+    def __init__(self, space: SearchSpace, *, identity: bool = True) -> None:
+        """identity: whether ordered knobs appear by it too."""
         self.space = space
         self.tables: list[tuple[int, Array]] = []  # knob place, table (values, columns)
         self.groups: list[int] = []
         lengths: list[float] = []
         for place, knob in enumerate(space.knobs):
-            for table, length in _knob_tables(knob, identity, alignment):
+            for table, length in _knob_tables(knob, identity):
                 self.tables.append((place, table))
                 self.groups += [len(lengths)] * table.shape[1]
                 lengths.append(length)
@@ -69,7 +66,7 @@ class Coordinates:
         return scales
 
 
-def _knob_tables(knob: Knob, identity: bool, alignment: bool) -> list[tuple[Array, float]]:
+def _knob_tables(knob: Knob, identity: bool) -> list[tuple[Array, float]]:
     count = len(knob.values)
     if count == 1:
         return []
@@ -80,11 +77,6 @@ def _knob_tables(knob: Knob, identity: bool, alignment: bool) -> list[tuple[Arra
     found = [(_scaled(place)[:, None], PLACE_LENGTH)]
     if identity and 2 < count <= IDENTIFIED_MOST:
         found.append((_indicators(count), IDENTITY_LENGTH))
-    whole = (numbers == np.round(numbers)).all() and numbers.min() > 0
-    if alignment and count > 2 and knob.kind == "ordinal" and whole and numbers.max() >= WIDE:
-        twos = np.array([np.log2(np.gcd(int(n), ALIGNED_MOST)) for n in numbers])
-        if np.ptp(twos) > 0:
-            found.append((_scaled(twos)[:, None], ALIGNMENT_LENGTH))
     return found
 
 

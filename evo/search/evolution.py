@@ -21,12 +21,9 @@ from evo.space import Configuration, SearchSpace
 POPULATION = 12
 LITTER = 20  # children bred for one that is wanted
 FIRST_DRAWN = 8  # configurations drawn at random before anything is learned
-POLISHED = 0.06  # share of the budget, its end, that goes to the neighbours of the best
 LEAST_RUN = 3  # of them must run before anything can be learned
-IDLE = 30  # trials without improvement before strangers are tried again
-STRANGERS_AGAIN = 8  # of every so many idle trials
 
-PARTS = ("speed", "validity", "breeding", "restarts", "polish", "identity", "alignment")  # an ablation takes one away
+PARTS = ("speed", "validity", "breeding", "doubt", "identity")  # an ablation takes one away
 
 
 class EvoProposer(HistoryProposer):
@@ -50,13 +47,12 @@ class EvoProposer(HistoryProposer):
         if space.has_default and space.default.indices not in self.waiting:
             self.waiting.insert(0, space.default.indices)
             self.descents[space.default.indices] = Descent("default")
-        coordinates = Coordinates(space, identity="identity" not in without, alignment="alignment" not in without)
+        coordinates = Coordinates(space, identity="identity" not in without)
         self.insight = None
-        self.polished, self.restarted = (part not in without for part in ("polish", "restarts"))
         if "speed" not in without and not coordinates.constant:
             pool = Pool(space, self.steps)
-            bred, validity = (part not in without for part in ("breeding", "validity"))
-            self.insight = Insight(coordinates, pool, bred=bred, validity=validity)
+            bred, validity, doubting = (part not in without for part in ("breeding", "validity", "doubt"))
+            self.insight = Insight(coordinates, pool, bred=bred, validity=validity, doubting=doubting)
 
     def propose(self, n: int) -> Iterable[Indices]:
         """Strangers first; then what insight ranks highest, or plain children."""
@@ -69,23 +65,11 @@ class EvoProposer(HistoryProposer):
             if missing <= 0 or len(drawn) == n or ran < LEAST_RUN:
                 return drawn
             return [*drawn, *self._children(n - len(drawn))]
-        left = None if self.budget is None else self.budget - len(history.trials) - len(history.in_flight)
-        polish = self.polished and left is not None and left <= POLISHED * (self.budget or 0)
-        if self.restarted and not polish and self._stagnates():
-            strangers = history.random_untaken(self.rng, n)
-            self.descents.update(dict.fromkeys(strangers, STRANGER))
-            return strangers
         if self.insight is None:
             return self._children(n)
-        ranked = self.insight.propose(self.rng, history, n, polish)
+        ranked = self.insight.propose(self.rng, history, n)
         self.descents.update(ranked)
         return [indices for indices, _ in ranked]
-
-    def _stagnates(self) -> bool:
-        """Whether it is time for strangers: what all the elites have in common may be what holds them back."""
-        times = self.history.times_us
-        idle = len(times) - int(np.nanargmin(times))
-        return idle >= IDLE and idle % IDLE < STRANGERS_AGAIN
 
     def expected_gain(self) -> float | None:
         """Share of the best time that the best untried candidate is expected to save; None without a model of it."""

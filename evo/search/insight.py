@@ -26,17 +26,25 @@ TRIALS_MOST = 256  # that the process is conditioned on: the better half by time
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
 LEAST_VALID = 0.02  # nothing is ever ruled out
+LEAST_GAIN = 0.01  # expected of the best candidate, in the model's units; below, the model is doubted
+DOUBT = 3.0  # how many times as unsure as it says the model is taken to be then
 
 
 class Insight:
     """The surrogate of one search: refreshed from its history, asked for the best of its pool."""
 
-    def __init__(self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True) -> None:
-        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen."""
+    def __init__(
+        self, coordinates: Coordinates, pool: Pool, *, bred: bool = True, validity: bool = True, doubting: bool = True
+    ) -> None:
+        """bred: whether candidates are bred from elites, or strangers only; validity: whether failures are foreseen.
+
+        doubting: whether a model that expects nothing any more is taken to be less sure than it says.
+        """
         self.coordinates = coordinates
         self.pool = pool
         self.bred = bred
         self.validity = validity
+        self.doubting = doubting
         self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
         self.threads = ThreadpoolController()
         self.trained: list[int] = []  # places in the history that the model is conditioned on
@@ -44,31 +52,18 @@ class Insight:
         self.gain = math.inf  # expected of the best candidate of the last proposal, in the model's units
         self.learned_at = 0  # trials when the length scales were last learned
 
-    def propose(
-        self, rng: np.random.Generator, history: History, count: int, polish: bool = False
-    ) -> list[tuple[Indices, Descent]]:
-        """Up to `count` untried configurations, most promising first, with how each was come by.
-
-        polish: take the untried neighbours of the best first, likeliest fast one leading.
-        """
+    def propose(self, rng: np.random.Generator, history: History, count: int) -> list[tuple[Indices, Descent]]:
+        """Up to `count` untried configurations, most promising first, with how each was come by."""
         with self.threads.limit(limits=1, user_api="blas"):  # matrices this small only wait for their threads
-            return self._propose(rng, history, count, polish)
-
-    def _propose(
-        self, rng: np.random.Generator, history: History, count: int, polish: bool
-    ) -> list[tuple[Indices, Descent]]:
-        self._refresh(rng, history)
-        chosen = self._polish(history, count) if polish and self.bred else []
-        if len(chosen) < count:
-            known = {indices for indices, _ in chosen}
-            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
-        if len(chosen) < count:  # the pool ran dry
-            self._gather(rng, history)
-            known = {indices for indices, _ in chosen}
-            chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
-        if self.bred and not polish:
-            for indices, _ in chosen:  # where one is promising, those beside it are looked at next
-                self._look_around(history, indices)
+            self._refresh(rng, history)
+            chosen = self._choose(history, count)
+            if len(chosen) < count:  # the pool ran dry
+                self._gather(rng, history)
+                known = {indices for indices, _ in chosen}
+                chosen += [c for c in self._choose(history, count) if c[0] not in known][: count - len(chosen)]
+            if self.bred:
+                for indices, _ in chosen:  # where one is promising, those beside it are looked at next
+                    self._look_around(history, indices)
         return chosen
 
     def expected_gain(self, history: History) -> float:
@@ -123,17 +118,25 @@ class Insight:
             self.learned_at = count
 
     def _choose(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
-        """Up to `count` of the pool by expected improvement, each mindful of what is in flight and chosen before."""
+        """Up to `count` of the pool by expected improvement, each mindful of what is in flight and chosen before.
+
+        Where no improvement is expected any more, every other one is chosen in doubt: with a wider deviation.
+        """
         if not len(self.pool.rows):
             return []
         value, deviation = self._promise(history)
         for indices in history.in_flight:
             deviation = deviation * self._unlike(indices)
-        chosen: list[tuple[Indices, Descent]] = []
-        passed: list[int] = []  # candidates chosen here, or taken since the pool was gathered
         score = value(deviation)
         self.gain = float(score.max())
+        doubted = self.doubting and self.gain < LEAST_GAIN
+        turn = len(history.trials) + len(history.in_flight)
+        chosen: list[tuple[Indices, Descent]] = []
+        passed: list[int] = []  # candidates chosen here, or taken since the pool was gathered
         while len(chosen) < count and len(passed) < len(score):
+            if doubted and (turn + len(chosen)) % 2:
+                score = value(DOUBT * deviation)
+            score[passed] = -np.inf
             best = int(np.argmax(score))
             passed.append(best)
             indices = tuple(self.pool.rows[best].tolist())
@@ -141,20 +144,10 @@ class Insight:
                 chosen.append((indices, self.pool.descents[best]))
                 deviation = deviation * self._unlike(indices)
                 score = value(deviation) if len(chosen) < count else score
-            score[passed] = -np.inf
         return chosen
 
     def _targets(self, times_us: Array) -> Array:
         return targets_of(times_us[self.trained])
-
-    def _polish(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
-        """Untried configurations that differ from the best in one knob, by what the model expects of them."""
-        best = np.array(history.best()[0].indices)
-        beside = np.flatnonzero((self.pool.rows != best).sum(axis=1) == 1)
-        mean = self.model.mean(self._targets(history.times_us))[beside]
-        ranked = [tuple(self.pool.rows[i].tolist()) for i in beside[np.argsort(mean, kind="stable")]]
-        descent = Descent("polish", (history.best()[0].indices,))
-        return [(indices, descent) for indices in ranked if not history.is_taken(indices)][:count]
 
     def _promise(self, history: History) -> tuple[Any, Array]:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""

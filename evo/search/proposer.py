@@ -17,7 +17,7 @@ from evo.space import Configuration, SearchSpace
 class Descent:
     """How a proposal was come by: its operator and the configurations, by value indices, that it was made of."""
 
-    operator: str = ""  # default, seed, stranger, child, neighbour, polish, control; empty: nothing to tell
+    operator: str = ""  # default, seed, stranger, child, neighbour, control; empty: nothing to tell
     parents: tuple[Indices, ...] = ()
 
 
