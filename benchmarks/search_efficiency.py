@@ -273,11 +273,14 @@ def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Write what each other proposer gains over evo on the same spaces and seeds, run by run."""
+    """Write what each other proposer gains over evo on the same spaces and seeds, run by run.
+
+    Score and shares speak of the first SCORED_MOST evaluations, so a longer search may stand beside a shorter one.
+    """
     runs = [one for path in arguments.runs for one in read_runs(path) if one["noise"] == 0]
-    by_name: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
+    by_name: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
     for one in runs:
-        by_name.setdefault(one["proposer"], {})[one["space"], one["seed"], one["budget"]] = one
+        by_name.setdefault(one["proposer"], {})[one["space"], one["seed"]] = one
     ours = by_name.pop("evo")
     rows = [_paired(name, ours, theirs) for name, theirs in sorted(by_name.items()) if ours.keys() & theirs.keys()]
     summary = {"format": "evo_search_pairs", "commit": _commit(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
