@@ -24,6 +24,7 @@ Array = npt.NDArray[Any]
 GROWTH = 1.2  # the length scales are learned anew whenever there are so many times more trials
 TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
+TAIL = 0.05  # of the normal distribution, at either end, that no trial's score lies in
 FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
 LEAST_VALID = 0.02  # nothing is ever ruled out
 LEAST_GAIN = 0.01  # expected of the best candidate, in the model's units; below, the model is doubted
@@ -179,8 +180,8 @@ def targets_of(times_us: Array) -> Array:
     """What the model is told of each trial: zero mean, unit variance, low is fast.
 
     Times count by rank, as normal quantiles: a cliff of slow configurations must not drown the differences among fast
-    ones. A failure (nan) says little of speed and stands among the slower ones, no cliff either; that it failed is the
-    validity regression's to know.
+    ones. The tails are left out: else each slower trial would move the best further away from what is unknown, until no
+    candidate were worth a try. A failure (nan) says little of speed and stands among the slower ones, no cliff either.
     """
     ran = np.isfinite(times_us)
     count = int(ran.sum())
@@ -188,9 +189,13 @@ def targets_of(times_us: Array) -> Array:
     if count:
         ranks = np.empty(count)
         ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
-        scores = ndtri((ranks + 0.5) / count)
-        targets[ran], targets[~ran] = scores, ndtri(FAILURE_STANDS)
+        targets[ran], targets[~ran] = _score((ranks + 0.5) / count), _score(FAILURE_STANDS)
     return _standard(targets)
+
+
+def _score(share: Array | float) -> Array:
+    """Normal quantile of a share of the trials, the tails left out."""
+    return np.asarray(ndtri(TAIL + (1 - 2 * TAIL) * np.asarray(share)))
 
 
 def _standard(values: Array) -> Array:

@@ -130,7 +130,7 @@ def test_a_model_that_expects_nothing_any_more_is_doubted_at_every_other_trial()
         proposer = EvoProposer(where, 3, without=without)
         insight = proposer.insight
         assert insight is not None
-        for row in where.rows[::40]:
+        for row in where.rows[::33]:
             proposer.tell(where.at(row), Measured((10 + float(((row - 2) ** 2).sum()),)))
         for row in where.neighbour_rows((2, 2, 2, 2), "any"):
             proposer.tell(where.at(row), Measured((10 + float(((row - 2) ** 2).sum()),)))
@@ -175,6 +175,11 @@ def test_what_the_model_is_told_keeps_the_order_and_is_no_cliff_at_failures() ->
     assert targets.mean() == pytest.approx(0)
     assert targets.std() == pytest.approx(1)
     assert np.all(targets_of(np.array([math.nan, math.nan])) == 0)
+
+
+def test_the_best_does_not_move_away_from_the_unknown_with_every_slower_trial() -> None:
+    few, many = (targets_of(np.arange(1.0, count + 1)) for count in (200, 2000))
+    assert many[0] == pytest.approx(few[0], abs=0.05)
 
 
 def test_expected_improvement_is_never_negative_and_grows_with_doubt() -> None:
