@@ -65,6 +65,21 @@ def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
     assert SPACE in search_tables.spaces(summary)
 
 
+def test_searches_of_different_budgets_are_pairs(tmp_path: Path) -> None:
+    runs, output = tmp_path / "runs.jsonl", tmp_path / "pairs.json"
+    common = {"space": SPACE, "noise": 0.0, "within_5": 90}
+    evo = {**common, "proposer": "evo", "budget": 400, "within_1": 300}
+    other = {**common, "proposer": "evo-free", "budget": 200, "within_1": 150}
+    played = [
+        {**one, "seed": seed, "score": seed + gain} for one, gain in ((evo, 0), (other, 0.25)) for seed in range(3)
+    ]
+    runs.write_text("".join(json.dumps(one) + "\n" for one in played))
+    judge.compare(argparse.Namespace(runs=[runs], output=output))
+    (row,) = json.loads(output.read_text())["rows"]
+    assert (row["pairs"], row["gain"], row["error"]) == (3, 0.25, 0.0)
+    assert (row["within_1_evo"], row["within_1_other"]) == (0.0, 1.0)  # of the first 200 evaluations
+
+
 @pytest.mark.parametrize("strategy", kernel_tuner_peers.STRATEGIES)
 def test_kernel_tuners_strategies_see_every_configuration_once_and_keep_to_the_budget(strategy: str) -> None:
     pytest.importorskip("kernel_tuner")
