@@ -1,41 +1,38 @@
-"""The fleet: builders on CPUs and one exclusive seat per GPU, all under Ray. The only code that imports ray.
+"""The fleet: builders on CPUs and one exclusive seat per GPU, all under Ray.
 
 The driver hands in builds and runs and takes finished ones, in any order; nothing here waits for a generation. What can
-die, dies here without taking the search along: a builder that crashes or never ends, a seat whose node goes away. A Ray
-that is started here listens on the loopback interface only and leaves nothing behind (see `evo.sweeper`).
+die, dies here without taking the search along: a builder that crashes or never ends, a seat whose node goes away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 import ray.exceptions
 
+from evo.cluster import Cluster, first_line, seats_of
 from evo.errors import InputError, WorkersLost
 from evo.outcome import Built, Contest, Done, Rejected, Stage
 from evo.seat import Ready, Seat, WorkerSpec
-from evo.sweeper import FOLDER, Sweeper
+from evo.sweeper import FOLDER
 from evo.targets import build
 from evo.variant import Variant
 
 _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device is never idle for the driver's sake
-_STARTS = 3  # tries to start Ray on a machine that is busy
 _LOSSES = 2  # workers that one variant may take with it before it is given up
 _CONTEST_S = 6 * 3600.0  # longer than any promotion; its parts have limits of their own
 _RAISES = 3  # tries to raise a lost seat again
 _GRACE_S = 15.0  # beyond a builder's own time limit, for the process to start and to answer
-_STORE_BYTES = 256 * 2**20  # Ray's object store: binaries pass through it, nothing large
 
 
 @dataclass(slots=True)
@@ -144,13 +141,13 @@ class Fleet:
     _building: int = field(init=False, default=0)
     _to_build: deque[_Flight] = field(init=False, default_factory=deque)
     _to_run: deque[_Flight] = field(init=False, default_factory=deque)
-    _sweeper: Sweeper | None = field(init=False, default=None)
-    _started_ray: bool = field(init=False, default=False)
+    _cluster: Cluster = field(init=False)
     _options: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Fleet:
+        self._cluster = Cluster(self.address)
         try:
-            self._join()
+            self._cluster.join()
             self._raise_seats()
         except BaseException:
             self.close()
@@ -208,7 +205,7 @@ class Fleet:
         try:
             self.ready = ray.get([seat.actor.turn_to.remote(case) for seat in self._seats])[0]
         except ray.exceptions.RayTaskError as error:
-            raise InputError(_first_line(error)) from None
+            raise InputError(first_line(error)) from None
 
     def contest(
         self, entries: Sequence[tuple[Variant, Built]], rounds: int, sanitized: bool = False
@@ -225,12 +222,12 @@ class Fleet:
             )
         except ray.exceptions.RayError as error:
             self._replace(seat)
-            return Rejected(Stage.CRASH, "worker_lost", _first_line(error))
+            return Rejected(Stage.CRASH, "worker_lost", first_line(error))
         return answer
 
     def close(self) -> None:
         """End every process of the fleet; a Ray started here goes with its folder."""
-        if self._started_ray or self._seats:
+        if self._cluster.connected or self._seats:
             for seat in self._seats:
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.get(seat.actor.close.remote(), timeout=10)
@@ -243,68 +240,11 @@ class Fleet:
                     with contextlib.suppress(ray.exceptions.RayError):
                         ray.cancel(ref, force=True)
         self._seats, self._rising, self._flights, self._standby = [], {}, {}, None
-        if self._started_ray:
-            ray.shutdown()
-            self._started_ray = False
-        self._sweep()
-
-    def _join(self) -> None:
-        if ray.is_initialized():
-            return
-        for start in range(_STARTS):
-            try:
-                self._start_ray()
-                break
-            except Exception as error:  # noqa: BLE001 - Ray raises bare ones when a node is not up within its 30 s
-                ray.shutdown()
-                self._sweep()
-                if self.address or start == _STARTS - 1:
-                    where = f"--ray-address {self.address}" if self.address else "Ray on this machine"
-                    raise InputError(f"{where} does not answer: {_first_line(error)}") from None
-        self._started_ray = True
-
-    def _start_ray(self) -> None:
-        """Join the cluster, or start a Ray of our own on this machine."""
-        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if self.address:
-            ray.init(address=self.address, **quiet)
-            return
-        self._sweeper = Sweeper()
-        with _loopback():
-            ray.init(
-                include_dashboard=False,
-                num_cpus=max(2, os.cpu_count() or 2),
-                object_store_memory=_STORE_BYTES,
-                _temp_dir=str(self._sweeper.folder),
-                **quiet,
-            )
-
-    def _sweep(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.sweep()
-            self._sweeper = None
+        self._cluster.leave()
 
     def _raise_seats(self) -> None:
-        resources = ray.cluster_resources()
-        count = 1
-        options: dict[str, Any] = {"num_cpus": 1}
-        if self.spec.target == "cuda":
-            options = {"num_cpus": 1, "num_gpus": 1}
-            count = int(resources.get("GPU", 0))
-            if self.gpu_type:
-                kinds = sorted(name.split(":", 1)[1] for name in resources if name.startswith("accelerator_type:"))
-                if self.gpu_type not in kinds:
-                    raise InputError(f"--gpu-type {self.gpu_type}: expected one of {', '.join(kinds) or 'none here'}")
-                options["accelerator_type"] = self.gpu_type
-                count = sum(
-                    int(node["Resources"].get("GPU", 0))
-                    for node in ray.nodes()
-                    if node["Alive"] and f"accelerator_type:{self.gpu_type}" in node["Resources"]
-                )
-            if count == 0:
-                raise InputError("no GPU in this Ray cluster; --target host or replay works without one")
-        self._options = options
-        self.builders = self.builders or max(1, int(resources.get("CPU", 2)) - count)
+        count, self._options = seats_of(self.spec.target, self.gpu_type)
+        self.builders = self.builders or max(1, int(ray.cluster_resources().get("CPU", 2)) - count)
         warm = [ray.remote(_warm).options(num_cpus=1).remote(self.spec.target) for _ in range(self.builders)]
         places = [secrets.token_hex(8) for _ in range(count)]
         actors = [self._new_actor() for _ in places]
@@ -315,9 +255,9 @@ class Fleet:
                 ready, host, pid = ray.get(ref, timeout=self.spec.start_s + 60)
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause if isinstance(error.cause, InputError) else None
-                problems.append(str(cause) if cause else _first_line(error))
+                problems.append(str(cause) if cause else first_line(error))
             except ray.exceptions.RayError as error:
-                problems.append(_first_line(error))
+                problems.append(first_line(error))
             else:
                 self.ready = ready
                 self._seats.append(_SeatHandle(actor, f"{host}:{pid}", place))
@@ -377,10 +317,10 @@ class Fleet:
             timed: _Timed = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ray.exceptions.RayError) or flight.kind == "run":
-                return self._lost(flight, _first_line(error))
+                return self._lost(flight, first_line(error))
             raise  # a bug of ours in the builder
         except ray.exceptions.RayError as error:
-            return self._lost(flight, _first_line(error))
+            return self._lost(flight, first_line(error))
         self._take_off(ref)
         recovery_s = timed.recovery_s or (timed.started_at - flight.lost_at if flight.lost else 0.0)
         started = timed.started_at or now
@@ -424,7 +364,7 @@ class Fleet:
         try:
             _, host, pid = ray.get(ref)
         except ray.exceptions.RayError as error:
-            self._seat_failed(rising, _first_line(error))
+            self._seat_failed(rising, first_line(error))
         else:
             self._seats.append(_SeatHandle(rising.actor, f"{host}:{pid}", rising.place))
             self._keep_standby()
@@ -452,25 +392,3 @@ class Fleet:
                 del self._rising[ref]
                 self._seat_failed(rising, f"no answer within {self.spec.start_s:g} s")
         return done
-
-
-@contextlib.contextmanager
-def _loopback() -> Iterator[None]:
-    """Let a Ray that is started now bind its servers to 127.0.0.1 alone.
-
-    Ray does so by itself where it does not support clusters (macOS, Windows); elsewhere it replaces a loopback address
-    that it is given by the machine's own. The switch is read while the node starts.
-    """
-    from ray._private import ray_constants
-
-    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
