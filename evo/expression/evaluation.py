@@ -10,6 +10,8 @@ import numpy as np
 
 from evo.expression.node import ExpressionError, Node, nearest_name
 
+_LARGEST = 2.0**63  # integers beyond it would wrap
+
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, np.ndarray) and value.dtype.kind in "US")
@@ -111,7 +113,13 @@ def _power(a: Any, b: Any) -> Any:
             return a**b if abs(b) < 1024 else math.nan
         except (ZeroDivisionError, OverflowError):
             return math.nan
-    return np.power(a, b) if np.all(np.asarray(b) >= 0) else np.power(np.asarray(a, float), b)
+    with np.errstate(all="ignore"):
+        real = np.float_power(a, b)
+        whole = np.all(np.asarray(b) >= 0) and np.asarray(a).dtype.kind in "bi" and np.asarray(b).dtype.kind in "bi"
+        fits = np.abs(real) < _LARGEST
+        if whole and np.all(fits):
+            return np.power(a, b)
+        return np.where(fits, real, np.nan)  # as a division by zero: not a number, so no comparison holds
 
 
 def _extreme(arrays: Any, scalars: Callable[..., Any]) -> Callable[..., Any]:

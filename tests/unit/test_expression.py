@@ -140,3 +140,11 @@ def test_operands_that_do_not_go_together(text: str, said: str) -> None:
 def test_any_text_is_read_or_refused_in_words(text: str) -> None:
     with contextlib.suppress(ExpressionError):
         Expression.parse(text).evaluate({"a": 1, "b": 2})
+
+
+def test_a_power_too_large_for_an_integer_is_no_number_and_does_not_wrap() -> None:
+    lanes = np.array([1, 2, 8])
+    assert np.asarray(value("lanes ** 100000 > 0", lanes=lanes)).tolist() == [True, False, False]
+    assert np.asarray(value("lanes ** 3", lanes=lanes)).tolist() == [1, 8, 512]
+    assert np.asarray(value("lanes ** 3", lanes=lanes)).dtype.kind == "i"
+    assert np.asarray(value("2 ** -lanes", lanes=lanes)).tolist() == [0.5, 0.25, 2.0**-8]
