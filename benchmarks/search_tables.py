@@ -106,7 +106,7 @@ def pairs(report: Report) -> str:
         "within 1 % at 200: as it is / so",
         "within 5 %: as it is / so",
     ]
-    return markdown(heading, lines) + f"\n{report['date']}, commit {report['commit']}.\n"
+    return markdown(heading, lines) + f"\n{report['date']}, commit {report['commit'][:12]}.\n"
 
 
 def overhead(report: Report) -> str:
@@ -173,4 +173,4 @@ def _origin(report: Report) -> str:
     counts = sorted(r["runs"] for r in report["rows"])
     each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     words = f"{len(report['spaces'])} spaces, {each} searches per proposer and space, {sum(counts):,} in all"
-    return f"{words}; {report['date']}, commit {report['commit']}.\n"
+    return f"{words}; {report['date']}, commit {report['commit'][:12]}.\n"
