@@ -12,7 +12,8 @@ from typing import Any
 
 from evo.provenance import describe_environment, git_state
 from evo.targets import Target
-from evo.targets.host import HostTarget, cores
+from evo.targets.host import HostTarget
+from evo.targets.processor import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("phase0", "phase1", "phase2", "phase3", "phase4", "phase5")

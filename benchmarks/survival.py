@@ -35,7 +35,8 @@ from evo.measure import Timing
 from evo.outcome import Done, Rejected
 from evo.provenance import git_state
 from evo.seat import WorkerSpec
-from evo.targets.host import HostTarget, cores
+from evo.targets.host import HostTarget
+from evo.targets.processor import cores
 from tests.hostile.kit import CASE, Kit, actor_of, children_of, guard_of, nursery_of
 from tests.hostile.searches import ROOT, Ground, ground
 from tests.hostile.variants import FATES, write_base

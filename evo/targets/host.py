@@ -20,13 +20,13 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from evo.errors import InputError
 from evo.outcome import Built, Rejected, Resources, Stage
-from evo.targets import DeviceFacts, LaunchError, Stopwatch
+from evo.targets import DeviceFacts, LaunchError, Stopwatch, processor
 from evo.variant import Variant
 from evo.workloads import Case, Tensors, Workload
 
@@ -86,18 +86,21 @@ class HostTarget:
 
     def toolchain(self) -> str:
         """Compiler, version, flags and the CPU that -march=native stands for."""
-        return f"{_version(self.compiler)} {' '.join(FLAGS)} on {_cpu_identity()}"
+        return f"{_version(self.compiler)} {' '.join(FLAGS)} on {processor.identity()}"
 
     def facts(self) -> DeviceFacts:
-        caches = _caches()
+        caches = processor.caches()
         return DeviceFacts(
-            name=_cpu_name(),
+            name=processor.name(),
             arch=platform.machine().replace("_", "-"),
             driver=f"{platform.system()} {platform.release()}",
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             l2_bytes=max(caches.values(), default=0),  # the last cache before memory: cold buffers rotate beyond it
-            limits={"device.cores": cores(), **{f"device.l{level}_bytes": size for level, size in caches.items()}},
-            clocks={"cpu_mhz": _cpu_mhz()},
+            limits={
+                "device.cores": processor.cores(),
+                **{f"device.l{level}_bytes": size for level, size in caches.items()},
+            },
+            clocks={"cpu_mhz": processor.mhz()},
         )
 
     def ceilings(self) -> tuple[float, float]:
@@ -106,7 +109,7 @@ class HostTarget:
 
     def environment(self) -> dict[str, Any]:
         load, _, _ = os.getloadavg()
-        return {"load_1min": round(load, 2), "cpu_mhz": _cpu_mhz(), "cores": cores()}
+        return {"load_1min": round(load, 2), "cpu_mhz": processor.mhz(), "cores": processor.cores()}
 
     def build(self, variant: Variant) -> Built | Rejected:
         """Compile in a folder of its own, which is gone afterwards, also when this process is killed meanwhile."""
@@ -148,7 +151,7 @@ class HostTarget:
         """A library's kernel on all the cores that variants may use."""
         import torch
 
-        torch.set_num_threads(cores())  # a worker may have been started with one
+        torch.set_num_threads(processor.cores())  # a worker may have been started with one
         return TorchProgram(workload, backend)
 
     def time(self, stopwatches: Sequence[Stopwatch], order: Sequence[int]) -> list[float]:
@@ -228,15 +231,6 @@ def find_compiler(named: str | None = None) -> str:
             return path
     what = f"{named}: no such program" if named else "no C++ compiler found"
     raise InputError(f"host target: compiler: {what}; expected g++ or clang++ (on Debian or Ubuntu: apt install g++)")
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, cut to the container's CPU quota."""
-    allowed = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        allowed = min(allowed, max(1, round(int(quota) / int(period))))
-    return allowed
 
 
 def _sample_us(stopwatch: Stopwatch) -> float:
@@ -362,41 +356,3 @@ def _allocate(workload: Workload, case: Case) -> dict[str, torch.Tensor]:
 def _version(compiler: str) -> str:
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     return done.stdout.splitlines()[0].strip() if done.stdout else Path(compiler).name
-
-
-def _cpu_lines() -> Iterator[tuple[str, str]]:
-    """Key and value of the first processor in /proc/cpuinfo."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines():
-            key, _, value = line.partition(":")
-            yield key.strip(), value.strip()
-
-
-def _cpu_name() -> str:
-    return dict(_cpu_lines()).get("model name", platform.processor() or platform.machine())
-
-
-def _cpu_mhz() -> int:
-    return round(float(dict(_cpu_lines()).get("cpu MHz", "0")))
-
-
-@functools.cache
-def _cpu_identity() -> str:
-    """Model and a digest of its features: a virtual machine may hide some of what its model has."""
-    lines = dict(_cpu_lines())
-    numbers = ".".join(lines.get(key, "?") for key in ("cpu family", "model", "stepping"))
-    features = " ".join(sorted(lines.get("flags", lines.get("Features", "")).split()))
-    return f"{_cpu_name()} {numbers} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
-
-
-@functools.cache
-def _caches() -> dict[int, int]:
-    """Bytes of each level of data cache, as the first core sees it."""
-    sizes: dict[int, int] = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        with contextlib.suppress(OSError, ValueError):
-            if (index / "type").read_text().strip() != "Instruction":
-                size = (index / "size").read_text().strip()
-                unit = {"K": 1024, "M": 1024**2}.get(size[-1], 1)
-                sizes[int((index / "level").read_text())] = int(size.rstrip("KM")) * unit
-    return sizes

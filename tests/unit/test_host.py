@@ -19,7 +19,8 @@ import torch
 from evo.errors import InputError
 from evo.outcome import Built, Rejected, Resources, Stage
 from evo.targets import LaunchError
-from evo.targets.host import HostTarget, cores, find_compiler
+from evo.targets.host import HostTarget, find_compiler
+from evo.targets.processor import cores
 from evo.variant import Variant
 
 pytestmark = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
