@@ -92,11 +92,18 @@ def resolve(request: SearchRequest) -> Setting:
     if request.gpu_type and setting.target != "cuda":
         what = f"uses none of a cluster's GPUs: {setting.base.name} is for {setting.target} here"
         raise InputError(f"--gpu-type {request.gpu_type}: this search {what}; {_WOULD_WORK}")
-    if setting.target == "host" and not request.ray_address:  # the worker's machine is this one: its limits are known
+    return setting
+
+
+def check_space(request: SearchRequest, setting: Setting) -> None:
+    """Find out before Ray starts that nothing is admissible, where the worker's machine is this one.
+
+    A GPU's limits are known only to its worker. Raises: InputError.
+    """
+    if setting.target == "host" and not request.ray_address:
         from evo.targets.host import HostTarget
 
         setting.base.space({**HostTarget().facts().limits, **setting.case.constants()})
-    return setting
 
 
 def _find_setting(request: SearchRequest) -> Setting:
