@@ -163,8 +163,6 @@ def test_seeds_are_proposed_first(name: str) -> None:
 
 
 def test_replaying_the_outcomes_rebuilds_a_search(name: str) -> None:
-    if name.startswith(("optuna:", "cmaes", "nsga", "tpe", "qmc")):
-        pytest.skip("Optuna's samplers keep a state of their own")
     first = make(name, seed=3)
     asked = play(first, 25, batch=5)
     again = make(name, seed=3)
