@@ -74,7 +74,8 @@ def build_one(
         "rejected": asdict(built) if isinstance(built, Rejected) else None,
     }
     if isinstance(built, Built):
-        document |= {"resources": asdict(built.resources), "build_s": built.build_s, "binary_hash": built.binary_hash}
+        resources = asdict(built.resources) if base.language == "cuda" else {}  # a C++ compiler reports none
+        document |= {"resources": resources, "build_s": built.build_s, "binary_hash": built.binary_hash}
     return document
 
 

@@ -279,6 +279,7 @@ def _fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, is_causal: bool = F
 
 
 def _no_gradient(*_: Any) -> None:
+    """Without it autograd would leave the inputs without a gradient and say nothing."""
     raise NotImplementedError("torch.ops.evo.attention is forward only; evo.ops.attention leaves gradients to PyTorch")
 
 

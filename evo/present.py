@@ -238,8 +238,7 @@ def print_build(document: dict[str, Any]) -> None:
         print(f"rejected at {document['rejected']['stage']}: {document['rejected']['reason']}")
         print(document["rejected"]["detail"][:4000])
         return
-    known = document["resources"] if document["arch"].startswith("sm_") else {}  # a C++ compiler reports none
-    print_rows([{**known, "build_s": document["build_s"]}])
+    print_rows([{**document["resources"], "build_s": document["build_s"]}])
 
 
 def print_verification(document: dict[str, Any]) -> None:

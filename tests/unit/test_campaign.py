@@ -205,7 +205,7 @@ def test_the_ancestors_of_the_best_are_trials_of_the_campaign(recording: Path, t
     with open_record(db, create=False) as record:
         trials = {trial.number: trial for trial in record.trials(1)}
         for trial in trials.values():
-            bred = trial.origin.operator in ("child", "neighbour", "polish")
+            bred = trial.origin.operator in ("child", "neighbour")
             assert bool(trial.origin.parents) == bred
             assert all(parent in trials and parent != trial.number for parent in trial.origin.parents)
         steps = views.lineage_steps(record, record.campaign(1))
