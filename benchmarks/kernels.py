@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from evo.measure import gain_interval, median_interval
 from evo.outcome import Contest, Rejected
 from evo.provenance import describe_environment
 from evo.record import open_record
-from evo.sanitize import sanitize_all
+from evo.sanitize import sanitize
 from evo.setting import SearchRequest, resolve
 from evo.tune import bind, entries_of, raise_fleet, search_with
 from evo.workloads import find_workload
@@ -34,7 +35,9 @@ def main() -> None:
     parser.add_argument("--case-bases", nargs="*", default=["phase5"])
     parser.add_argument("--phase-budget", type=int, default=200)
     parser.add_argument("--case-budget", type=int, default=400)
-    parser.add_argument("--budget", action="append", default=[], metavar="CASE=N", help="another budget for one case")
+    parser.add_argument(
+        "--budget", action="append", default=[], metavar="NAME=N", help="of one case, or one phase on mission"
+    )
     parser.add_argument("--no-sanitize", dest="sanitize", action="store_false", help="no sanitizer on the champions")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--proposer", default="evo")
@@ -61,14 +64,13 @@ def main() -> None:
             bases = options.phases if mission else options.case_bases
             budget = options.phase_budget if mission else options.case_budget
             most = own.get(case, options.case_budget)
-            budgets = {base: most if base in options.case_bases else budget for base in bases}
+            budgets = {base: most if base in options.case_bases else own.get(base, budget) for base in bases}
             fleet.turn_to(resolve(_request(bases[0], case, options, budget)).case)
             cases[case], entries = _one_case(fleet, record, case, budgets, options, say)
             champions |= {case: entries}
             write_report(options.out, report)
-    report["sanitizer"] = {}
-    for case, entries in champions.items() if options.sanitize else ():
-        report["sanitizer"][case] = _sanitized(case, entries, say)
+    if options.sanitize:
+        report["sanitizer"] = _sanitized(champions, say)
         write_report(options.out, report)
     say(f"wrote {options.out}")
 
@@ -132,13 +134,20 @@ def _one_case(
     return report, [entry for entry in entries if any("champion" in label for label in labels[entry[0].key])]
 
 
-def _sanitized(case: str, entries: list[Any], say: Any) -> dict[str, str]:
-    """What compute-sanitizer says of the champions of one case, by base."""
-    about = find_workload("attention").case(case.removesuffix("-causal"), causal=case.endswith("-causal"))
-    found = sanitize_all(entries, "attention", about)
-    words = {v.base: f"{w.reason}: {w.detail}" if isinstance(w := found[v.key], Rejected) else w for v, _ in entries}
-    for base, said in words.items():
-        say(f"{case} {base} champion: {said[:300]}")
+def _sanitized(champions: dict[str, list[Any]], say: Any) -> dict[str, dict[str, str]]:
+    """What compute-sanitizer says of the champions of each case, by base; all side by side."""
+
+    def one(case: str, variant: Any, built: Any) -> str:
+        about = find_workload("attention").case(case.removesuffix("-causal"), causal=case.endswith("-causal"))
+        found = sanitize(variant, built, "attention", about)
+        return f"{found.reason}: {found.detail}" if isinstance(found, Rejected) else found
+
+    jobs = [(case, *entry) for case, entries in champions.items() for entry in entries]
+    words: dict[str, dict[str, str]] = {case: {} for case in champions}
+    with ThreadPoolExecutor(len(jobs) or 1) as pool:
+        for (case, variant, _), said in zip(jobs, pool.map(lambda job: one(*job), jobs), strict=True):
+            words[case][variant.base] = said
+            say(f"{case} {variant.base} champion: {said[:300]}")
     return words
 
 

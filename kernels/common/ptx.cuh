@@ -88,14 +88,9 @@ __device__ __forceinline__ void mbarrier_wait(unsigned barrier, int parity) {
 
 // ---- Named barriers: 16 per block, `threads` a multiple of 32 (9.7.13.1 "bar") ----
 
-/// Waits until `threads` threads have come to barrier `id`, by sync or by arrive.
+/// Waits until `threads` threads have come to barrier `id`.
 __device__ __forceinline__ void barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
-}
-
-/// Comes to barrier `id` without waiting.
-__device__ __forceinline__ void barrier_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
 }
 
 // ---- Clusters: blocks that run together and reach each other's shared memory (sm_90) ----
@@ -124,17 +119,6 @@ __device__ __forceinline__ void cluster_store(unsigned address, float x, float y
 // ---- ldmatrix: 8x8 matrices of 16-bit elements from shared memory (sm_75; 9.7.14.5.15 "ldmatrix") ----
 // Lane 8i+r gives the 16-byte aligned address of row r of matrix i; lane 4g+t receives elements 2t, 2t+1 of row g, or
 // of column g where transposed.
-
-/// Two matrices; lanes 0-15 give the addresses.
-__device__ __forceinline__ void ldmatrix_x2(unsigned (&to)[2], unsigned row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n" : "=r"(to[0]), "=r"(to[1]) : "r"(row) : "memory");
-}
-
-/// Two matrices, transposed.
-__device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&to)[2], unsigned row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];\n"
-               : "=r"(to[0]), "=r"(to[1]) : "r"(row) : "memory");
-}
 
 /// Four matrices.
 __device__ __forceinline__ void ldmatrix_x4(unsigned (&to)[4], unsigned row) {

@@ -29,6 +29,7 @@
 #include "common/merge.cuh"
 #include "common/ptx.cuh"
 #include "common/queries.cuh"
+#include "common/ring.cuh"
 #include "common/softmax.cuh"
 #include "common/swizzle.cuh"
 #include "common/task.cuh"
@@ -68,12 +69,11 @@ constexpr auto kSource = Config::kQueries == Queries::kDirect      ? QuerySource
                          : Config::kQueries == Queries::kRegisters ? QuerySource::kRegisters
                                                                    : QuerySource::kShared;
 using WarpQueries = QueryRows<Numbers, Rows, kRowTiles, kSource>;
+using Ring = GroupRing<Element, Rows, Config::kTileK, Config::kStages, kGroupThreads, kSources, Config::kSplitWaits>;
 
 // Shared memory, in bytes from its start.
-constexpr int kTileBytes = Config::kTileK * Rows::kStrideBytes;
 constexpr int kQueryBytes = Config::kQueries == Queries::kDirect ? 0 : Config::kTileQ * Rows::kStrideBytes;
-constexpr int kGroupBytes = 2 * Config::kStages * kTileBytes;
-constexpr int kRingBytes = kQueryBytes + Config::kKeySplits * kGroupBytes;
+constexpr int kRingBytes = kQueryBytes + Config::kKeySplits * Ring::kBytes;
 constexpr int kMergeStart = Config::kMergeApart ? kRingBytes : 0;
 constexpr int kMergeBytes = kSources == 1 ? 0 : 4 * kSources * kOwnedRows * merge_stride<kDim>;
 constexpr int kSharedBytes = kMergeStart + kMergeBytes > kRingBytes ? kMergeStart + kMergeBytes : kRingBytes;
@@ -83,7 +83,7 @@ static_assert(kSharedBytes <= shared_bytes_per_block(), "fits_shared");
 using Merge = Meeting<kDim, kSources, kOwnedRows, kThreads, kInCluster>;
 
 // Groups of cp.async copies: one or two for a tile; this many after the prologue.
-constexpr int kGroupsPerTile = Config::kSplitWaits ? 2 : 1;
+constexpr int kGroupsPerTile = Ring::kGroupsPerTile;
 constexpr int kFilled = kGroupsPerTile * Config::kStages;
 
 /// Where a thread stands.
@@ -107,38 +107,6 @@ __device__ __forceinline__ void group_sync(const Place& place) {
   }
 }
 
-/// The ring of one group: its tiles are number `source`, `source + kSources`, ... of the keys.
-struct Ring {
-  unsigned smem;
-  int tiles;  // in all
-  int most_tiles;  // of the block's rings, the first's: this many or one fewer
-
-  __device__ __forceinline__ Ring(const Task<Element>& task, const Place& place, unsigned smem_start)
-      : smem(smem_start + kQueryBytes + place.split * kGroupBytes),
-        tiles(share(task, place.source)),
-        most_tiles(share(task, place.source - place.split)) {}
-
-  /// How many tiles of the keys fall to a source.
-  static __device__ __forceinline__ int share(const Task<Element>& task, int source) {
-    return ((task.keys + Config::kTileK - 1) / Config::kTileK - source + kSources - 1) / kSources;
-  }
-
-  /// Starts the copies of tile `i`, if there is one. Keys and values are two groups of copies where they are waited for apart.
-  __device__ __forceinline__ void fill(const Task<Element>& task, const Place& place, int i, int stage) const {
-    const unsigned keys_smem = smem + 2 * stage * kTileBytes;
-    const int first_key = (place.source + i * kSources) * Config::kTileK;
-    if (i < tiles) {
-      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem, task.k + first_key * kDim, task.keys - first_key, place.in_group);
-    }
-    if constexpr (Config::kSplitWaits) cp_async_commit();
-    if (i < tiles) {
-      copy_rows_async<Rows, Config::kTileK, kGroupThreads>(keys_smem + kTileBytes, task.v + first_key * kDim, task.keys - first_key,
-                                                           place.in_group);
-    }
-    cp_async_commit();  // empty groups keep the count of groups known
-  }
-};
-
 /// A warp at work on the tiles of its group's ring.
 struct Worker {
   const Task<Element>& task;
@@ -147,11 +115,8 @@ struct Worker {
   const WarpQueries& queries;
   float factor;
 
-  __device__ __forceinline__ unsigned keys_smem(int stage) const { return ring.smem + 2 * stage * kTileBytes; }
-  __device__ __forceinline__ int first_key(int i) const { return (place.source + i * kSources) * Config::kTileK; }
-
   __device__ __forceinline__ void score(Scores& scores, int stage) const {
-    queries.template score<Config::kTileK>(scores, keys_smem(stage), place.lane);
+    queries.template score<Config::kTileK>(scores, ring.keys_smem(stage), place.lane);
   }
 
   __device__ __forceinline__ void soften(Partial<kRowTiles, kDim>& partial, Scores& scores) const {
@@ -159,11 +124,11 @@ struct Worker {
   }
 
   __device__ __forceinline__ void hide(Scores& scores, int i) const {
-    hide_unseen<Config::kCausal>(scores, task, place.first_row, first_key(i), place.lane);
+    hide_unseen<Config::kCausal>(scores, task, place.first_row, ring.first_key(i), place.lane);
   }
 
   __device__ __forceinline__ void add(Partial<kRowTiles, kDim>& partial, const Scores& scores, int stage) const {
-    add_values<Numbers, Rows, Config::kTileK, kRowTiles>(partial.output, scores, keys_smem(stage) + kTileBytes, place.lane);
+    add_values<Numbers, Rows, Config::kTileK, kRowTiles>(partial.output, scores, ring.values_smem(stage), place.lane);
   }
 
   /// One tile after the other. The first tile's keys are there (and its values, where they are not waited for apart).
@@ -173,11 +138,11 @@ struct Worker {
     Scores scores;
     int stage = 0;
     for (int i = 0; i < ring.tiles; ++i) {
-      const bool seen = !Config::kCausal || first_key(i) < most_visible;
+      const bool seen = !Config::kCausal || ring.first_key(i) < most_visible;
       if (i > 0) {
         cp_async_wait<kFilled - 1 - kLag * kGroupsPerTile>();
         group_sync(place);
-        if constexpr (kLag == 1) ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
+        if constexpr (kLag == 1) ring.fill(i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
       }
       if (seen) {
         score(scores, stage);
@@ -191,7 +156,7 @@ struct Worker {
       if (seen) add(partial, scores, stage);
       if constexpr (kLag == 0) {
         group_sync(place);
-        ring.fill(task, place, i + 1, 0);
+        ring.fill(i + 1, 0);
       }
       stage = stage + 1 == Config::kStages ? 0 : stage + 1;
     }
@@ -209,7 +174,7 @@ struct Worker {
       if constexpr (Config::kStages == 2) {
         if (i > 0) {
           group_sync(place);
-          ring.fill(task, place, i + 1, next);
+          ring.fill(i + 1, next);
         }
         cp_async_wait<kFilled - kNext>();
       } else if (i > 0) {
@@ -219,7 +184,7 @@ struct Worker {
       }
       group_sync(place);
       if (Config::kStages > 2 && i > 0) {
-        ring.fill(task, place, i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
+        ring.fill(i - 1 + Config::kStages, (stage + Config::kStages - 1) % Config::kStages);
       }
       hide(scores, i);
       Scores ahead;
@@ -246,9 +211,9 @@ struct Worker {
 /// Lets a group that has a tile fewer meet as often as the others on the way. The kernel does not need it; racecheck does: of
 /// warps that come to a barrier of the block after unequal numbers of named barriers it reports hazards across that barrier.
 __device__ __forceinline__ void level(const Place& place, const Ring& ring) {
-  if (Config::kKeySplits == 1 || ring.tiles == ring.most_tiles) return;
+  if (Config::kKeySplits == 1 || ring.tiles == ring.share(place.source - place.split)) return;  // as many as the block's first
   constexpr int kSplit = Config::kSplitWaits ? 1 : 0, kRefill = Config::kStages == (Config::kInterleave ? 2 : 1) ? 1 : 0;
-  // what the last of `most_tiles` tiles costs in run() or run_interleaved()
+  // what one tile more costs in run() or run_interleaved()
   const int missing = Config::kInterleave
                           ? (ring.tiles == 0 ? kSplit : 1 + (ring.tiles > 1 ? kRefill : 0))
                           : (ring.tiles == 0 ? 0 : 1) + kSplit + kRefill;
@@ -269,16 +234,14 @@ extern "C" __global__ void __launch_bounds__(evo::kThreads, evo::Config::kMinBlo
   const auto task = make_task<Config::kTileQ, kDim, Config::kCausal>(Config::kCausal ? tiles - 1 - tile : tile, entry * heads + head, q, k,
                                                                      v, out, seq_q, seq_kv);
   const unsigned smem = shared_address(shared);
-  const Ring ring(task, place, smem);
+  const Ring ring(task, smem + kQueryBytes + place.split * Ring::kBytes, place.source, place.in_group);
   WarpQueries queries(smem + place.first_row * Rows::kStrideBytes);
   if constexpr (kSource == QuerySource::kGlobal) {
     queries.fetch(task.q + place.first_row * kDim, task.queries - place.first_row, place.lane);
   } else {
     copy_rows_async<Rows, Config::kTileQ, kThreads>(smem, task.q, task.queries, threadIdx.x);
   }
-#pragma unroll
-  for (int i = 0; i < Config::kStages; ++i) ring.fill(task, place, i, i);
-
+  ring.fill_all();
   cp_async_wait<kFilled - 1>();
   if constexpr (Config::kQueries == Queries::kDirect) {
     group_sync(place);
