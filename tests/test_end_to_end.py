@@ -113,6 +113,16 @@ def test_the_exported_header_compiles_and_reproduces_the_key(searched: dict[str,
     assert " T attention_forward" in symbols
 
 
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc installed; NVRTC builds every template elsewhere")
+def test_a_header_of_a_gpu_makes_a_c_plus_plus_program_with_its_template(folder: Path) -> None:
+    evo("search --base phase5 --target replay --budget 5 --db replayed.db", folder)
+    evo("export --base phase5 -o evo_config.cuh --db replayed.db", folder)
+    options = f"-std=c++20 -arch=sm_90 -I . -I {ROOT}/kernels -I {ROOT}/kernels/common -o attention"
+    command = ["nvcc", *options.split(), str(ROOT / "examples/cpp/attention.cu")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_bench_times_the_champion_beside_torch(searched: dict[str, Any], folder: Path) -> None:
     document = evo("bench --base cpu_attention --case tiny --iters 5", folder)
     assert document["variant"] == "champion"
