@@ -105,7 +105,7 @@ def bind(setting: Setting, fleet: Any) -> Binding:
     space = recording.space if recording is not None else own
     assert space is not None
     if recording is None:
-        setting.base.check_names(known, setting.case.dimensions())
+        setting.base.check_use(space, known, setting.case.dimensions())
     return Binding(
         base=setting.base,
         space=space,

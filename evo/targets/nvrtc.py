@@ -89,6 +89,9 @@ def build(variant: Variant) -> Built | Rejected:
     A failure is data, with the compiler's log.
     """
     started = time.perf_counter()
+    shared = variant.launch.shared_bytes.evaluate(variant.values) if variant.launch else 0
+    if isinstance(shared, str) or not 0 <= shared < 2**31:  # also where a division by 0 made it no number
+        return Rejected(Stage.LAUNCH, "shared_memory", f"launch.shared_bytes is {shared} with these knobs")
     headers = {**variant.sources, variant.header_name: variant.header}
     template = headers.pop("")
     program = _call(
@@ -113,12 +116,11 @@ def build(variant: Variant) -> Built | Rejected:
         _call(nvrtc.nvrtcGetCUBIN(program, cubin))
     finally:
         nvrtc.nvrtcDestroyProgram(program)
-    shared = int(variant.launch.shared_bytes.evaluate(variant.values)) if variant.launch else 0
     built = Built(
         key=variant.key,
         binary=cubin,
         binary_hash=_program_hash(cubin, variant),
-        resources=replace(parse_resources(log), shared_bytes=shared),
+        resources=replace(parse_resources(log), shared_bytes=int(shared)),
         log=log,
         build_s=time.perf_counter() - started,
     )

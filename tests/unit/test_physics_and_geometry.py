@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evo.base import find_base
 from evo.build_cache import load_build, save_build
+from evo.expression import Expression
 from evo.floor import floor
 from evo.inspect import configured
 from evo.launch_text import launch_text
-from evo.outcome import Built, Resources
+from evo.outcome import Built, Rejected, Resources
 from evo.provenance import git_state
 from evo.record import VariantRecord
 from evo.targets import DeviceFacts, nvrtc
@@ -62,6 +64,16 @@ def phase5(**knobs: str) -> Variant:
         arch="sm_90",
         toolchain=nvrtc.toolchain(),
     )
+
+
+@pytest.mark.parametrize("shared", ["1 / 0", "-4", "order"])
+def test_a_launch_whose_shared_memory_is_no_number_is_one_rejection(shared: str) -> None:
+    variant = phase5()
+    assert variant.launch is not None
+    odd = replace(variant, launch=replace(variant.launch, shared_bytes=Expression.parse(shared)))
+    outcome = nvrtc.build(odd)
+    assert isinstance(outcome, Rejected)
+    assert outcome.fate == "launch: shared_memory"
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ installed")
