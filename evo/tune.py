@@ -162,8 +162,9 @@ def search_with(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
-        if request.proof and setting.recording is None and not request.resume:
-            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
+        if request.proof and setting.recording is None:  # after a stop too: it may have come before the proof's end
+            allow_dead = request.allow_dead_knobs or campaign.progress.evaluated > 0
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=allow_dead)
             prove_harness(fleet, record, campaign_id, binding, setting.target, say)
         result.reason = campaign.run()
         result.arms = arms_of(record, campaign_id)
