@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from evo.cli_elites import elites, export, promote, record
 from evo.cli_options import (
     BAD_INPUT,
     DONE,
+    FEWEST_ROUNDS,
     INTERRUPTED,
     NOTHING_VALID,
     BaseOption,
@@ -24,6 +26,8 @@ from evo.cli_options import (
     DbOption,
     DtypeOption,
     JsonOption,
+    answer,
+    check_count,
     end_cleanly_on_signals,
     print_json,
 )
@@ -52,6 +56,10 @@ def main() -> None:
         code = app(prog_name="evo", standalone_mode=False)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _fail(f"{str(error.filename)[:80]}...: expected a shorter path", BAD_INPUT)
     except typer.Abort:
         _fail("stopped", INTERRUPTED)
     except UsageError as error:
@@ -145,14 +153,10 @@ def search(
 
     if not base and recording is None:
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
-    if budget is not None and budget < 1:
-        raise InputError(f"--budget {budget}: expected at least 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected 0 or more")
-    if patience is not None and patience < 1:
-        raise InputError(f"--patience {patience}: expected at least 1")
-    if rounds < 5:
-        raise InputError(f"--rounds {rounds}: expected at least 5")
+    check_count("--budget", budget)
+    check_count("--seed", seed, 0)
+    check_count("--patience", patience)
+    check_count("--rounds", rounds, FEWEST_ROUNDS)
     for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
         if not 0 < seconds < 86400:
             raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
@@ -238,15 +242,16 @@ def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
 
 
 @db_app.command("upgrade")
-def db_upgrade(db: DbOption = "results.db") -> None:
+def db_upgrade(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
     """Bring a database of an older Evo to this schema.
 
     Example: evo db upgrade --db results.db
     """
     from evo.record import upgrade_database
 
-    upgrade_database(db)
-    print(f"{db}: up to date")
+    before, now = upgrade_database(db)
+    document = {"database": db, "before": before, "schema": now}
+    answer(document, lambda _: print(f"{db}: up to date"), as_json=as_json)
 
 
 for command in (

@@ -9,7 +9,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evo.errors import InputError
+
 DONE, NOTHING_VALID, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+FEWEST_ROUNDS = 30  # of a promotion: fewer prove nothing
+MOST = 2**31 - 1  # that counts may be; samplers and databases take no more
 
 BaseOption = Annotated[str, typer.Option("--base", "-b", help="A base by name (`evo bases list`) or its YAML file.")]
 CaseOption = Annotated[str, typer.Option("--case", "--shape", help="mission, tiny, ... or BxHxSxD, BxHxSq:SkvxD.")]
@@ -25,8 +29,15 @@ ChosenKnobOption = Annotated[
 ]
 
 
+def check_count(option: str, count: int | None, fewest: int = 1) -> None:
+    """Raises: InputError."""
+    if count is not None and not fewest <= count <= MOST:
+        least = f"{fewest} or more" if fewest == 0 else f"at least {fewest}"
+        raise InputError(f"{option} {count}: expected {least}{f', at most {MOST}' if count > MOST else ''}")
+
+
 def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, default=str))
+    print(json.dumps(document, indent=2, default=str), flush=True)
 
 
 def answer(document: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
@@ -35,6 +46,11 @@ def answer(document: Any, show: Callable[[Any], None], *, as_json: bool) -> None
         print_json(document)
     else:
         show(document)
+
+
+def answer_file(path: Any, *, as_json: bool) -> None:
+    """Say which file was written."""
+    answer({"file": str(path)}, lambda document: print(document["file"]), as_json=as_json)
 
 
 def _end_cleanly(*_: object) -> NoReturn:
