@@ -16,6 +16,7 @@ from evo.prove import CONTROL
 from evo.sanitize import find_sanitizer, sanitize, sanitize_all
 from evo.seat import Seat, WorkerSpec
 from evo.targets import DeviceFacts, build, make_target
+from evo.targets.driver import gpu_limits
 from evo.variant import Variant, make_variant
 from evo.workloads import find_workload
 
@@ -91,6 +92,10 @@ def test_fifty_copies_of_one_program_are_timed_alike_and_none_is_promoted() -> N
         assert run["warm_spread"] < gpu_trust.WARM_SPREAD, report
         assert run["cold_spread"] < gpu_trust.COLD_SPREAD, report
         assert run["promoted"] == [], report
+
+
+def test_the_driver_knows_the_limits_that_the_worker_will_have() -> None:
+    assert gpu_limits()[0] == make_target("cuda").facts().limits
 
 
 @pytest.fixture(scope="module")
