@@ -357,8 +357,12 @@ def _collect_sources(reader: _Reader, file: Path, root: Path, generated: str) ->
         for name in _INCLUDE.findall(text):
             if name == generated or name in sources:
                 continue
+            place = f'template: #include "{name[:80]}" in {includer.name}'
+            plain = name.isprintable() and len(name.encode()) < 256 and ".." not in Path(name).parts
+            reader.expect(plain and not Path(name).is_absolute(), place, f"a path below {root}, without ..")
             hits = [path for folder in (includer.parent, *folders) if (path := folder / name).is_file()]
-            reader.expect(bool(hits), f'template: #include "{name}" in {includer.name}', f"a file under {root}")
+            inside = bool(hits) and hits[0].resolve().is_relative_to(root)
+            reader.expect(inside, place, f"a file under {root}")
             sources[name] = _read_source(reader, hits[0])
             waiting.append((hits[0], sources[name]))
     return sources

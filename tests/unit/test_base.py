@@ -163,6 +163,16 @@ def test_an_include_that_is_nowhere_is_named_with_its_includer(tree: Path) -> No
     assert '#include "gone.cuh" in task.cuh' in complaint(written(tree))
 
 
+@pytest.mark.parametrize("name", ["../../secret.h", "/etc/hostname", "link.h", "m" * 300])
+def test_an_include_from_outside_of_kernels_is_refused(tree: Path, name: str) -> None:
+    (tree / "secret.h").write_text("// not of this base\n")
+    (tree / "kernels/mine/link.h").symlink_to(tree / "secret.h")
+    (tree / "kernels/mine/kernel.cu").write_text(f'#include "{name}"\n')
+    words = complaint(written(tree))
+    assert f'template: #include "{name[:80]}" in kernel.cu: expected a ' in words
+    assert "below" in words or "under" in words
+
+
 def test_the_nearest_base_is_suggested() -> None:
     with pytest.raises(InputError, match=r"--base phase44: no such base; did you mean 'phase4'\?"):
         find_base("phase44")
