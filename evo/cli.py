@@ -26,9 +26,11 @@ from evo.cli_options import (
     DbOption,
     DtypeOption,
     JsonOption,
+    MarginOption,
     answer,
     check_count,
     end_cleanly_on_signals,
+    parse_margin,
     print_json,
 )
 from evo.cli_runs import dashboard, report, runs_app
@@ -129,6 +131,7 @@ def search(
         bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
     ] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    margin: MarginOption = 1.0,
     allow_dead_knobs: Annotated[
         bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
     ] = False,
@@ -140,6 +143,7 @@ def search(
     ] = True,
     build_timeout: Annotated[float, typer.Option(help="Seconds for one compilation.")] = 60.0,
     run_timeout: Annotated[float, typer.Option(help="Seconds for one variant's verification and timing.")] = 30.0,
+    contest_timeout: Annotated[float, typer.Option(help="Seconds for each part of the final comparison.")] = 600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Search a base for its fastest right variant, and promote the best three.
@@ -157,7 +161,8 @@ def search(
     check_count("--seed", seed, 0)
     check_count("--patience", patience)
     check_count("--rounds", rounds, FEWEST_ROUNDS)
-    for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
+    timeouts = {"--build-timeout": build_timeout, "--run-timeout": run_timeout, "--contest-timeout": contest_timeout}
+    for option, seconds in timeouts.items():
         if not 0 < seconds < 86400:
             raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
     request = SearchRequest(
@@ -176,11 +181,13 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        margin=parse_margin(margin),
         allow_dead_knobs=allow_dead_knobs,
         proof=proof,
         sanitize=sanitize,
         build_timeout_s=build_timeout,
         run_timeout_s=run_timeout,
+        contest_timeout_s=contest_timeout,
         own_budget=budget is None,
         patience=patience,
         control_share=_parse_control(control, control_share),
@@ -189,7 +196,7 @@ def search(
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
     end_cleanly_on_signals()
     with watching(quiet=as_json) as watcher:
-        result = run(request, watch=watcher.watch, say=watcher.say)
+        result = run(request, watch=watcher.watch, say=watcher.say, warn=watcher.warn)
     if as_json:
         print_json(present.search_document(result))
     else:

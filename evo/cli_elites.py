@@ -18,9 +18,11 @@ from evo.cli_options import (
     DbOption,
     DtypeOption,
     JsonOption,
+    MarginOption,
     answer_file,
     check_count,
     end_cleanly_on_signals,
+    parse_margin,
     print_json,
 )
 
@@ -53,6 +55,7 @@ def promote(
     campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
     db: DbOption = "results.db",
     rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
+    margin: MarginOption = 1.0,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster.")] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -67,7 +70,14 @@ def promote(
     check_count("--rounds", rounds, FEWEST_ROUNDS)
     end_cleanly_on_signals()
     with watching(quiet=as_json) as watcher:
-        result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
+        result = promote_campaign(
+            campaign,
+            db=db,
+            rounds=rounds,
+            margin=parse_margin(margin),
+            ray_address=ray_address or None,
+            say=watcher.say,
+        )
     if as_json:
         print_json(present.search_document(result))
     else:

@@ -22,6 +22,7 @@ CausalOption = Annotated[bool, typer.Option("--causal", help="With the causal ma
 DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
+MarginOption = Annotated[float, typer.Option(help="Percent that a newcomer must be faster than a champion by.")]
 CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
 KnobOption = Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")]
 ChosenKnobOption = Annotated[
@@ -34,6 +35,13 @@ def check_count(option: str, count: int | None, fewest: int = 1) -> None:
     if count is not None and not fewest <= count <= MOST:
         least = f"{fewest} or more" if fewest == 0 else f"at least {fewest}"
         raise InputError(f"{option} {count}: expected {least}{f', at most {MOST}' if count > MOST else ''}")
+
+
+def parse_margin(percent: float) -> float:
+    """As a fraction. Raises: InputError."""
+    if not 0 <= percent < 100:
+        raise InputError(f"--margin {percent:g}: expected 0 or more percent, less than 100")
+    return percent / 100
 
 
 def print_json(document: Any) -> None:

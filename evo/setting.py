@@ -42,11 +42,13 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
+    margin: float = 0.01  # that a newcomer must be faster than a champion by, as a fraction
     allow_dead_knobs: bool = False
     proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
+    contest_timeout_s: float = 600.0  # each part of the promotion's contest
     own_budget: bool = False  # with resume: the campaign's own budget instead of this one
     patience: int | None = None  # evaluations without prospect that end the search
     control_share: float | None = None  # of the trials that random search proposes; None: no control arm

@@ -38,6 +38,13 @@ class Watcher:
         else:
             print(line, flush=True)
 
+    def warn(self, line: str) -> None:
+        """What must be heard also where everything else is for a program to read."""
+        if self._quiet:
+            print(f"evo: {line}", file=sys.stderr)
+        else:
+            self.say(line)
+
     def watch(self, progress: Progress) -> None:
         self._last = progress
         if self._quiet:

@@ -58,6 +58,14 @@ def test_a_gain_within_the_margin_does_not_dethrone() -> None:
     assert reasons(crowning)["new"] == "among the best three"
 
 
+def test_the_margin_is_the_users_to_set() -> None:
+    measured = contest({"old": 10.0, "new": 9.7, **BASELINES})
+    assert judge(measured, ["new"], ["old"]).reigning == ("new", "old")
+    careful = judge(measured, ["new"], ["old"], margin=0.05)
+    assert careful.reigning == ("old", "new")
+    assert careful.margin == 0.05
+
+
 def test_a_noisy_gain_does_not_dethrone() -> None:
     crowning = judge(contest({"old": 10.0, "new": 9.7, **BASELINES}, noise=0.3), ["new"], ["old"])
     assert crowning.reigning[0] == "old"
