@@ -155,10 +155,14 @@ def save_recording(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(gzip.compress(text.encode(), mtime=0))
-        Path(temporary).chmod(0o644)  # mkstemp's are for this user alone, and a recording is to be shared
-        Path(temporary).replace(path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(gzip.compress(text.encode(), mtime=0))
+            Path(temporary).chmod(0o644)  # mkstemp's are for this user alone, and a recording is to be shared
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise InputError(f"{path}: expected a writable path: {error.strerror}") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evo.base import find_base
-from evo.build_cache import load_build, save_build
+from evo.build_cache import load_build, save_build, write_whole
 from evo.expression import Expression
 from evo.floor import floor
 from evo.inspect import configured
@@ -109,6 +109,13 @@ def test_a_kept_build_is_found_by_its_variant_and_a_damaged_one_is_not(
     assert load_build(variant) == built
     next((tmp_path / "evo" / "builds").glob("*.bin")).write_bytes(b"other")
     assert load_build(variant) is None
+
+
+def test_a_kept_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_whole(tmp_path / "taken", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_commit_may_be_named_where_the_repository_does_not_travel(

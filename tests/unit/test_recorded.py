@@ -173,6 +173,10 @@ def test_missing_and_unwritable_paths_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="writable"):
         save(tmp_path / "file" / "x.json.gz")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="writable"):
+        save(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"], "nothing is left half written"
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recorded spaces at {FOLDER} (set EVO_RECORDED_SPACES)")
