@@ -108,9 +108,7 @@ def build(variant: Variant) -> Built | Rejected:
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         log = _text(program)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            named = _ASSERTION.search(log)
-            reason = f"static_assert:{named.group(1)}" if named else "compile_error"
-            return Rejected(Stage.BUILD, reason, log or status.name)
+            return Rejected(Stage.BUILD, _reason(log, status), log or status.name)
         size = _call(nvrtc.nvrtcGetCUBINSize(program))
         cubin = b" " * size
         _call(nvrtc.nvrtcGetCUBIN(program, cubin))
@@ -125,6 +123,15 @@ def build(variant: Variant) -> Built | Rejected:
         build_s=time.perf_counter() - started,
     )
     return check_gates(variant, built)
+
+
+def _reason(log: str, status: Any) -> str:
+    """A short, countable name of what the compiler complained of."""
+    named = _ASSERTION.search(log)
+    if named:
+        return f"static_assert:{named.group(1)}"
+    spent = "out of memory" in log or status == nvrtc.nvrtcResult.NVRTC_ERROR_OUT_OF_MEMORY
+    return "compiler_out_of_memory" if spent else "compile_error"
 
 
 def _program_hash(cubin: bytes, variant: Variant) -> str:
