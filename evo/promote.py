@@ -162,7 +162,9 @@ def record_crowning(record: Record, campaign_id: int, place: Place, contest: Con
                 samples=tuple(samples),
             ),
         )
-    if crowning.reigning:
+    standing = record.elites(base=place.base, case_name=place.case_name, dtype=place.dtype, arch=place.arch)
+    all_wrong = bool(standing) and all(elite.variant_key in contest.rejected for elite in standing)
+    if crowning.reigning or all_wrong:  # a place may be left empty rather than to a wrong kernel
         record.crown(campaign_id, place, crowning.reigning)
 
 

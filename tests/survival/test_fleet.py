@@ -58,9 +58,13 @@ def test_a_seat_replaces_what_kernels_kill_at_once_and_again(kit: Kit) -> None:
         assert seat.recovery_s == 0
         guilty = kit.variant("killed")
         contest = seat.contest([(honest, kit.built(honest)), (guilty, kit.built(guilty))], 5)
-        assert not isinstance(contest, Rejected), "one finalist's crash does not end the promotion"
+        assert not isinstance(contest, Rejected), f"one finalist's crash does not end the promotion: {contest}"
         assert contest.rejected[guilty.key].reason == "SIGKILL"
-        assert honest.key in contest.warm_us
+        assert honest.key in contest.warm_us, contest.rejected
+        alone = seat.contest([(guilty, kit.built(guilty))], 5)
+        assert not isinstance(alone, Rejected), "nor does that of all: each has its verdict"
+        assert alone.rejected[guilty.key].reason == "SIGKILL"
+        assert alone.warm_us == {}
     finally:
         seat.close()
 
