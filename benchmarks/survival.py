@@ -42,7 +42,7 @@ from tests.hostile.searches import ROOT, Ground, ground
 from tests.hostile.variants import FATES, write_base
 
 BUILD_S, RUN_S = 6, 8
-QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
+QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "30", "--db", "results.db")
 KILLED = ("worker", "its parent", "nursery", "seat")
 LIMITS = ("--build-timeout", str(BUILD_S), "--run-timeout", str(RUN_S))
 

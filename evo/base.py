@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -71,8 +72,8 @@ class Base:
                 raise InputError(f"{self.path}: knobs.{knob.name}: expected a name that no constant of the case has")
         with _Located(str(self.path)):
             space = SearchSpace(self.knobs, rules=self.rules, derived=self.derived, facts=facts)
-            if space.enumerated:
-                _ = space.rows  # listed now, so that an empty space is said here
+            # now, so that an empty space is said here
+            _ = space.rows if space.enumerated else space.default
             return space
 
     def case(self, text: str = "", dtype: str = "", causal: bool = False) -> Any:
@@ -101,6 +102,30 @@ class Base:
                 for index, expression in enumerate(getattr(self.launch, key)):
                     self.check_expression(f"launch.{key}[{index}]", expression, sized)
             self.check_expression("launch.shared_bytes", self.launch.shared_bytes, known)
+
+    def check_use(self, space: SearchSpace, facts: Mapping[str, Value], dimensions: Mapping[str, int]) -> None:
+        """Try launch and gates with the space's default, so that a text in a sum is told now and by its key.
+
+        Raises: InputError, as `check_names`, or when a size is no number that a launch can have.
+        """
+        self.check_names(facts, dimensions)
+        words = {value: value for knob in self.knobs for value in knob.values if isinstance(value, str)}
+        values = {**words, **facts, **space.default, **space.derive(space.default), **dimensions}
+        unused = {field.name: 0 for field in fields(Resources)}
+        for name, gate in self.gates.items():
+            with _Located(f"{self.path}: gates.{name}"):
+                gate.evaluate({**values, **unused})
+        if self.launch is not None:
+            for key in ("grid", "block", "cluster"):
+                for index, expression in enumerate(getattr(self.launch, key)):
+                    self._check_extent(f"launch.{key}[{index}]", expression, values, 1)
+            self._check_extent("launch.shared_bytes", self.launch.shared_bytes, values, 0)
+
+    def _check_extent(self, key: str, expression: Expression, values: Mapping[str, Value], least: int) -> None:
+        with _Located(f"{self.path}: {key}"):
+            extent = expression.evaluate(values)
+            if isinstance(extent, str) or not math.isfinite(extent) or extent < least:
+                raise InputError(f"expected a number of at least {least}, not {extent} ({expression.text})")
 
     def check_expression(self, key: str, expression: Expression, known: set[str]) -> None:
         """Raises: InputError when an expression uses a name that is not known."""
@@ -145,6 +170,7 @@ def load_base(path: Path) -> Base:
     reader.expect(_NAME.match(name) is not None, "file name", "a name of small letters, digits and _ ")
     template = reader.text("template")
     root = path.resolve().parent.parent / "kernels"
+    reader.expect(template.isprintable() and len(template.encode()) < 256, "template", f"a file under {root}")
     file = (root / template).resolve()
     if file.is_dir():
         file = file / "kernel.cu"
@@ -178,13 +204,26 @@ def load_base(path: Path) -> Base:
     return base
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which would let the later of two equal keys win without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in getattr(node, "value", ()) if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if any((key.tag, key.value) == (other.tag, other.value) for other in keys[:place]):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} is given twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 class _Reader:
     """One YAML document and the messages about it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read ({error})") from None
         except yaml.YAMLError as error:
@@ -192,6 +231,8 @@ class _Reader:
             where = f"line {mark.line + 1}: " if mark else ""
             words = " ".join(str(getattr(error, "problem", None) or error).split())
             raise InputError(f"{path}: {where}not YAML ({words})") from None
+        except RecursionError:
+            raise InputError(f"{path}: not YAML that anyone wrote: it is nested beyond reason") from None
         if not isinstance(document, dict):
             raise InputError(f"{path}: expected a mapping with template, workload, entry, knobs")
         self.document: dict[str, Any] = document
@@ -316,8 +357,12 @@ def _collect_sources(reader: _Reader, file: Path, root: Path, generated: str) ->
         for name in _INCLUDE.findall(text):
             if name == generated or name in sources:
                 continue
+            place = f'template: #include "{name[:80]}" in {includer.name}'
+            plain = name.isprintable() and len(name.encode()) < 256 and ".." not in Path(name).parts
+            reader.expect(plain and not Path(name).is_absolute(), place, f"a path below {root}, without ..")
             hits = [path for folder in (includer.parent, *folders) if (path := folder / name).is_file()]
-            reader.expect(bool(hits), f'template: #include "{name}" in {includer.name}', f"a file under {root}")
+            inside = bool(hits) and hits[0].resolve().is_relative_to(root)
+            reader.expect(inside, place, f"a file under {root}")
             sources[name] = _read_source(reader, hits[0])
             waiting.append((hits[0], sources[name]))
     return sources

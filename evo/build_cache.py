@@ -53,6 +53,10 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; its folder is made if need be. Raises: OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:  # a full disk, Ctrl-C
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from evo.cli_elites import elites, export, promote, record
 from evo.cli_options import (
     BAD_INPUT,
     DONE,
+    FEWEST_ROUNDS,
     INTERRUPTED,
     NOTHING_VALID,
     BaseOption,
@@ -24,7 +26,11 @@ from evo.cli_options import (
     DbOption,
     DtypeOption,
     JsonOption,
+    MarginOption,
+    answer,
+    check_count,
     end_cleanly_on_signals,
+    parse_margin,
     print_json,
 )
 from evo.cli_runs import dashboard, report, runs_app
@@ -52,6 +58,10 @@ def main() -> None:
         code = app(prog_name="evo", standalone_mode=False)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _fail(f"{str(error.filename)[:80]}...: expected a shorter path", BAD_INPUT)
     except typer.Abort:
         _fail("stopped", INTERRUPTED)
     except UsageError as error:
@@ -121,6 +131,7 @@ def search(
         bool, typer.Option("--resume", help="Go on with this base's unfinished campaign: its budget, proposer, seed.")
     ] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of the final comparison.")] = 40,
+    margin: MarginOption = 1.0,
     allow_dead_knobs: Annotated[
         bool, typer.Option("--allow-dead-knobs", help="Search even if a knob changes nothing.")
     ] = False,
@@ -132,6 +143,7 @@ def search(
     ] = True,
     build_timeout: Annotated[float, typer.Option(help="Seconds for one compilation.")] = 60.0,
     run_timeout: Annotated[float, typer.Option(help="Seconds for one variant's verification and timing.")] = 30.0,
+    contest_timeout: Annotated[float, typer.Option(help="Seconds for each part of the final comparison.")] = 600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Search a base for its fastest right variant, and promote the best three.
@@ -145,15 +157,12 @@ def search(
 
     if not base and recording is None:
         raise InputError("--base: expected a base's name; `evo bases list` shows them")
-    if budget is not None and budget < 1:
-        raise InputError(f"--budget {budget}: expected at least 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected 0 or more")
-    if patience is not None and patience < 1:
-        raise InputError(f"--patience {patience}: expected at least 1")
-    if rounds < 5:
-        raise InputError(f"--rounds {rounds}: expected at least 5")
-    for option, seconds in (("--build-timeout", build_timeout), ("--run-timeout", run_timeout)):
+    check_count("--budget", budget)
+    check_count("--seed", seed, 0)
+    check_count("--patience", patience)
+    check_count("--rounds", rounds, FEWEST_ROUNDS)
+    timeouts = {"--build-timeout": build_timeout, "--run-timeout": run_timeout, "--contest-timeout": contest_timeout}
+    for option, seconds in timeouts.items():
         if not 0 < seconds < 86400:
             raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
     request = SearchRequest(
@@ -172,11 +181,13 @@ def search(
         gpu_type=gpu_type or None,
         resume=resume,
         rounds=rounds,
+        margin=parse_margin(margin),
         allow_dead_knobs=allow_dead_knobs,
         proof=proof,
         sanitize=sanitize,
         build_timeout_s=build_timeout,
         run_timeout_s=run_timeout,
+        contest_timeout_s=contest_timeout,
         own_budget=budget is None,
         patience=patience,
         control_share=_parse_control(control, control_share),
@@ -185,7 +196,7 @@ def search(
         request = _offer_resume(request, ask=not as_json and sys.stdin.isatty() and sys.stdout.isatty())
     end_cleanly_on_signals()
     with watching(quiet=as_json) as watcher:
-        result = run(request, watch=watcher.watch, say=watcher.say)
+        result = run(request, watch=watcher.watch, say=watcher.say, warn=watcher.warn)
     if as_json:
         print_json(present.search_document(result))
     else:
@@ -238,15 +249,16 @@ def doctor(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
 
 
 @db_app.command("upgrade")
-def db_upgrade(db: DbOption = "results.db") -> None:
+def db_upgrade(db: DbOption = "results.db", as_json: JsonOption = False) -> None:
     """Bring a database of an older Evo to this schema.
 
     Example: evo db upgrade --db results.db
     """
     from evo.record import upgrade_database
 
-    upgrade_database(db)
-    print(f"{db}: up to date")
+    before, now = upgrade_database(db)
+    document = {"database": db, "before": before, "schema": now}
+    answer(document, lambda _: print(f"{db}: up to date"), as_json=as_json)
 
 
 for command in (

@@ -15,6 +15,7 @@ from evo.cli_options import (
     DtypeOption,
     JsonOption,
     answer,
+    check_count,
     print_json,
 )
 from evo.cli_usage import Group
@@ -83,6 +84,7 @@ def bases_check(
     from evo import present
     from evo.inspect import check_base
 
+    check_count("--places", places)
     report = check_base(name, case=case, dtype=dtype, causal=causal, arch=arch, places=places)
     if as_json:
         print_json(asdict(report))

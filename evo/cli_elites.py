@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from evo.cli_options import (
+    FEWEST_ROUNDS,
     NOTHING_VALID,
     ArchOption,
     BaseOption,
@@ -17,10 +18,13 @@ from evo.cli_options import (
     DbOption,
     DtypeOption,
     JsonOption,
+    MarginOption,
+    answer_file,
+    check_count,
     end_cleanly_on_signals,
+    parse_margin,
     print_json,
 )
-from evo.errors import InputError
 
 
 def elites(
@@ -51,6 +55,7 @@ def promote(
     campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
     db: DbOption = "results.db",
     rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
+    margin: MarginOption = 1.0,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster.")] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -62,11 +67,17 @@ def promote(
     from evo.tune import promote_campaign
     from evo.watch import watching
 
-    if rounds < 5:
-        raise InputError(f"--rounds {rounds}: expected at least 5")
+    check_count("--rounds", rounds, FEWEST_ROUNDS)
     end_cleanly_on_signals()
     with watching(quiet=as_json) as watcher:
-        result = promote_campaign(campaign, db=db, rounds=rounds, ray_address=ray_address or None, say=watcher.say)
+        result = promote_campaign(
+            campaign,
+            db=db,
+            rounds=rounds,
+            margin=parse_margin(margin),
+            ray_address=ray_address or None,
+            say=watcher.say,
+        )
     if as_json:
         print_json(present.search_document(result))
     else:
@@ -122,6 +133,7 @@ def record(
     campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: recordings/<gpu>/<base>.json.gz.")] = None,
     db: DbOption = "results.db",
+    as_json: JsonOption = False,
 ) -> None:
     """Write a measured campaign as a recording that the replay target plays.
 
@@ -129,4 +141,4 @@ def record(
     """
     from evo.interchange import record_campaign
 
-    print(record_campaign(campaign, out=out, db=db))
+    answer_file(record_campaign(campaign, out=out, db=db), as_json=as_json)

@@ -9,7 +9,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evo.errors import InputError
+
 DONE, NOTHING_VALID, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+FEWEST_ROUNDS = 30  # of a promotion: fewer prove nothing
+MOST = 2**31 - 1  # that counts may be; samplers and databases take no more
 
 BaseOption = Annotated[str, typer.Option("--base", "-b", help="A base by name (`evo bases list`) or its YAML file.")]
 CaseOption = Annotated[str, typer.Option("--case", "--shape", help="mission, tiny, ... or BxHxSxD, BxHxSq:SkvxD.")]
@@ -18,6 +22,7 @@ CausalOption = Annotated[bool, typer.Option("--causal", help="With the causal ma
 DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or any SQLAlchemy URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
+MarginOption = Annotated[float, typer.Option(help="Percent that a newcomer must be faster than a champion by.")]
 CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
 KnobOption = Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")]
 ChosenKnobOption = Annotated[
@@ -25,8 +30,22 @@ ChosenKnobOption = Annotated[
 ]
 
 
+def check_count(option: str, count: int | None, fewest: int = 1) -> None:
+    """Raises: InputError."""
+    if count is not None and not fewest <= count <= MOST:
+        least = f"{fewest} or more" if fewest == 0 else f"at least {fewest}"
+        raise InputError(f"{option} {count}: expected {least}{f', at most {MOST}' if count > MOST else ''}")
+
+
+def parse_margin(percent: float) -> float:
+    """As a fraction. Raises: InputError."""
+    if not 0 <= percent < 100:
+        raise InputError(f"--margin {percent:g}: expected 0 or more percent, less than 100")
+    return percent / 100
+
+
 def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, default=str))
+    print(json.dumps(document, indent=2, default=str), flush=True)
 
 
 def answer(document: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
@@ -35,6 +54,11 @@ def answer(document: Any, show: Callable[[Any], None], *, as_json: bool) -> None
         print_json(document)
     else:
         show(document)
+
+
+def answer_file(path: Any, *, as_json: bool) -> None:
+    """Say which file was written."""
+    answer({"file": str(path)}, lambda document: print(document["file"]), as_json=as_json)
 
 
 def _end_cleanly(*_: object) -> NoReturn:

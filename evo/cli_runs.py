@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from evo.cli_options import CampaignArgument, DbOption, JsonOption, print_json
+from evo.cli_options import CampaignArgument, DbOption, JsonOption, answer, answer_file, check_count, print_json
 from evo.cli_usage import Group
 from evo.errors import InputError
 
-runs_app = typer.Typer(cls=Group, help="Recorded campaigns: list, show, export.", invoke_without_command=True)
+runs_app = typer.Typer(cls=Group, invoke_without_command=True)
 
 
 @runs_app.callback()
@@ -30,7 +30,7 @@ def runs(
     from evo import present
     from evo.record import open_record
 
-    _check_limit(limit)
+    check_count("--limit", limit)
     with open_record(db, create=False) as record:
         rows = [present.campaign_row(found) for found in record.campaigns(limit=limit)]
     if as_json:
@@ -55,7 +55,7 @@ def runs_show(
     from evo.arms import arms_of
     from evo.record import open_record
 
-    _check_limit(limit)
+    check_count("--limit", limit)
     with open_record(db, create=False) as record:
         found = record.campaign(campaign)
         rows = [present.trial_row(trial) for trial in record.trials(campaign, by_time=True, limit=limit)]
@@ -69,16 +69,12 @@ def runs_show(
     present.print_rows(rows, empty="No trials yet", hide=("parents",))
 
 
-def _check_limit(limit: int) -> None:
-    if limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1")
-
-
 @runs_app.command("export")
 def runs_export(
     campaign: CampaignArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="trials.csv, trials.parquet or trials.t4.json.")],
     db: DbOption = "results.db",
+    as_json: JsonOption = False,
 ) -> None:
     """Write a campaign's trials as CSV, Parquet or T4, told by the file's ending.
 
@@ -100,7 +96,7 @@ def runs_export(
         else:
             raise InputError(f"-o {out}: expected a name that ends in .csv, .parquet or .json (T4)")
     write_file(out, content)
-    print(out)
+    answer_file(out, as_json=as_json)
 
 
 @runs_app.command("export-optuna")
@@ -108,6 +104,7 @@ def runs_export_optuna(
     campaign: CampaignArgument,
     storage: Annotated[str, typer.Option("--storage", help="An Optuna storage URL.")] = "sqlite:///optuna.db",
     db: DbOption = "results.db",
+    as_json: JsonOption = False,
 ) -> None:
     """Write a campaign as an Optuna study, so that optuna-dashboard shows it.
 
@@ -118,7 +115,8 @@ def runs_export_optuna(
 
     with open_record(db, create=False) as record:
         study = export_optuna(record, campaign, storage)
-    print(f"study {study} in {storage}; optuna-dashboard {storage} shows it")
+    words = f"study {study} in {storage}; optuna-dashboard {storage} shows it"
+    answer({"study": study, "storage": storage}, lambda _: print(words), as_json=as_json)
 
 
 def report(
@@ -126,6 +124,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
     kind: Annotated[str, typer.Option("--format", help="html or md; empty: by the file's ending.")] = "",
     db: DbOption = "results.db",
+    as_json: JsonOption = False,
 ) -> None:
     """Write a campaign as one self-contained page, or as Markdown for a pull request.
 
@@ -135,7 +134,7 @@ def report(
     from evo.record import open_record
 
     with open_record(db, create=False) as record:
-        print(write_report(record, campaign, out, format=kind or None))
+        answer_file(write_report(record, campaign, out, format=kind or None), as_json=as_json)
 
 
 def dashboard(
@@ -143,11 +142,15 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Anything but loopback needs --token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any free one.")] = 8421,
     token: Annotated[str, typer.Option(help="What visitors must show when the host is not loopback.")] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Show results.db in a browser, live while a search runs.
 
     Example: evo dashboard --db results.db
     """
-    from evo.dashboard.server import serve
+    from evo.dashboard.server import announce, serve
 
-    serve(db, host, port, token or None)
+    def say(address: str) -> None:
+        answer({"address": address, "database": db}, lambda _: announce(address), as_json=as_json)
+
+    serve(db, host, port, token or None, say=say)

@@ -113,7 +113,7 @@ def _tool(name: str, cost: str) -> Finding:
 
 
 def _disk(db: str) -> Finding:
-    folder = Path(db).resolve().parent if "://" not in db else Path.cwd()
+    folder = (_file(db) or Path.cwd() / "results.db").resolve().parent
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -123,12 +123,26 @@ def _disk(db: str) -> Finding:
 
 
 def _database(db: str) -> Finding:
-    from evo.record import is_missing, open_record
+    from evo.record import open_record
 
-    if is_missing(db):
+    cost, path = "results cannot be kept there", _file(db)
+    if path is not None and not path.exists():
         return Finding("database", True, f"{db}: not there yet; the first search makes it")
     try:
-        with open_record(db, create=False) as record:
-            return Finding("database", True, f"{db}: {len(record.campaigns())} campaigns")
+        with open_record(db, create=False, read_only=True) as record:
+            found = f"{db}: {len(record.campaigns())} campaigns"
     except InputError as error:
-        return Finding("database", False, str(error), "results cannot be kept there")
+        return Finding("database", False, str(error), cost)
+    if path is not None and not os.access(path, os.W_OK):
+        return Finding("database", False, f"{found}, read-only", cost)
+    return Finding("database", True, found)
+
+
+def _file(db: str) -> Path | None:
+    """The database's file; None for a server."""
+    from evo.record.open import parse_url, sqlite_path
+
+    try:
+        return sqlite_path(parse_url(db))
+    except InputError:
+        return None

@@ -22,6 +22,7 @@ from evo.expression import value_text
 from evo.launch_text import launch_text
 from evo.outcome import Resources
 from evo.record import Campaign, Elite, Record, RecordedTrial, Samples, VariantRecord
+from evo.record.open import SQLITE_MAGIC
 
 BEGIN = "// ---- measured text begins: do not edit, the variant's key is computed from it ----\n"
 END = "// ---- measured text ends ----\n"
@@ -292,6 +293,8 @@ def write_file(path: str | Path, content: str | bytes) -> None:
     try:
         if target.is_dir():
             raise InputError(f"{target}: -o: is a folder; expected a file")
+        if _is_database(target):
+            raise InputError(f"{target}: -o: is a database; expected another file")
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -305,6 +308,14 @@ def write_file(path: str | Path, content: str | bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _is_database(path: Path) -> bool:
+    """Whether writing there would destroy what was recorded."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import socket
 import tempfile
@@ -32,6 +33,7 @@ _DEPTH = 2  # runs queued per seat: one at work, one waiting, so that the device
 _LOSSES = 2  # workers that one variant may take with it before it is given up
 _CONTEST_S = 6 * 3600.0  # longer than any promotion; its parts have limits of their own
 _RAISES = 3  # tries to raise a lost seat again
+_COMPILER_BYTES = 8 * 2**30  # that one compilation may take
 _GRACE_S = 15.0  # beyond a builder's own time limit, for the process to start and to answer
 
 
@@ -82,6 +84,7 @@ class _Timed:
 
 def _build(variant: Variant, timeout_s: float) -> _Timed:
     started = time.time()
+    resource.setrlimit(resource.RLIMIT_DATA, (_COMPILER_BYTES, _COMPILER_BYTES))  # NVRTC compiles in this process
     tempfile.tempdir = os.environ.get(FOLDER) or tempfile.tempdir  # what is left when this process is killed, goes too
     return _Timed(build(variant, timeout_s), f"builder {socket.gethostname()}:{os.getpid()}", started, time.time())
 

@@ -31,7 +31,7 @@ def describe_base(name: str, *, case: str, dtype: str, causal: bool, arch: str) 
     chosen = base.case(case, dtype, causal)
     known = {**facts.limits, **chosen.constants()}
     space = base.space(known)
-    base.check_names(known, chosen.dimensions())
+    base.check_use(space, known, chosen.dimensions())
     return {
         "name": base.name,
         "doc": base.doc,
@@ -208,7 +208,7 @@ def _facts(base: Base, arch: str, usual: str = "") -> tuple[DeviceFacts, str]:
 def _variant(base: Base, case: Any, facts: DeviceFacts, toolchain: str, knobs: Sequence[str]) -> Variant:
     known = {**facts.limits, **case.constants()}
     space = base.space(known)
-    base.check_names(known, case.dimensions())
+    base.check_use(space, known, case.dimensions())
     configuration = configured(space, knobs)
     return bind_variant(base, space, configuration, case, facts, toolchain)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class Knob:
         for i, value in enumerate(values):
             if not isinstance(value, (bool, int, float, str)):
                 raise InputError(f"{key}: expected numbers, words, true or false, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{key}: expected finite numbers, got {value!r}")
             if value in values[:i]:
                 raise InputError(f"{key}: the value {value!r} is given twice")
         object.__setattr__(self, "values", values)

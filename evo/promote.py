@@ -35,6 +35,7 @@ class Crowning:
     baselines_us: Mapping[str, Interval]
     verdicts: tuple[Verdict, ...]
     reigning: tuple[str, ...]
+    margin: float = MARGIN
 
 
 def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str], *, margin: float = MARGIN) -> Crowning:
@@ -62,7 +63,7 @@ def judge(contest: Contest, finalists: Sequence[str], incumbents: Sequence[str],
     for surplus in _surplus(accepted, standing):
         accepted.remove(surplus)
         verdicts = tuple(_displaced(verdict) if verdict is surplus else verdict for verdict in verdicts)
-    return Crowning(anchor, baselines, verdicts, tuple(verdict.variant_key for verdict in accepted))
+    return Crowning(anchor, baselines, verdicts, tuple(verdict.variant_key for verdict in accepted), margin)
 
 
 def _surplus(accepted: Sequence[Verdict], standing: Sequence[str]) -> list[Verdict]:
@@ -152,6 +153,7 @@ def record_crowning(record: Record, campaign_id: int, place: Place, contest: Con
                 anchor=crowning.anchor,
                 statistics={
                     "rounds": len(contest.warm_us.get(key, ())),
+                    "margin": crowning.margin,
                     "baselines_us": {name: time.median for name, time in crowning.baselines_us.items()},
                     "environment": dict(contest.environment),
                     **({"sanitizer": contest.sanitizer[key]} if key in contest.sanitizer else {}),
@@ -160,7 +162,9 @@ def record_crowning(record: Record, campaign_id: int, place: Place, contest: Con
                 samples=tuple(samples),
             ),
         )
-    if crowning.reigning:
+    standing = record.elites(base=place.base, case_name=place.case_name, dtype=place.dtype, arch=place.arch)
+    all_wrong = bool(standing) and all(elite.variant_key in contest.rejected for elite in standing)
+    if crowning.reigning or all_wrong:  # a place may be left empty rather than to a wrong kernel
         record.crown(campaign_id, place, crowning.reigning)
 
 

@@ -209,9 +209,11 @@ class Seat:
             found_wrong = {variant.key: self.verify(variant, built, 3) for variant, built in rest}
             fatal = {key: verdict for key, verdict in found_wrong.items() if isinstance(verdict, Rejected)}
             rest = [(variant, built) for variant, built in rest if variant.key not in fatal]
-            if not fatal or not rest:
+            if not fatal:
                 return outcome
             guilty |= fatal
+            if not rest:
+                return Contest({}, {}, guilty, sanitizer=notes)
             outcome = self._call(("contest", rest, rounds), self.spec.contest_s)
         if isinstance(outcome, Rejected):
             return outcome

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evo.base import Base, find_base
 from evo.errors import InputError
+from evo.space import Value
 from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording
 from evo.targets.replay import describe, find_recording, open_recording, recorded_base
@@ -40,11 +42,13 @@ class SearchRequest:
     gpu_type: str | None = None
     resume: bool = False
     rounds: int = 40  # of the promotion's contest
+    margin: float = 0.01  # that a newcomer must be faster than a champion by, as a fraction
     allow_dead_knobs: bool = False
     proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
     run_timeout_s: float = 30.0  # one variant's verification and measurement
+    contest_timeout_s: float = 600.0  # each part of the promotion's contest
     own_budget: bool = False  # with resume: the campaign's own budget instead of this one
     patience: int | None = None  # evaluations without prospect that end the search
     control_share: float | None = None  # of the trials that random search proposes; None: no control arm
@@ -98,12 +102,29 @@ def resolve(request: SearchRequest) -> Setting:
 def check_space(request: SearchRequest, setting: Setting) -> None:
     """Find out before Ray starts that nothing is admissible, where the worker's machine is this one.
 
-    A GPU's limits are known only to its worker. Raises: InputError.
+    Of several GPUs one that serves is enough. Raises: InputError.
     """
-    if setting.target == "host" and not request.ray_address:
-        from evo.targets.host import HostTarget
+    if setting.recording is not None or request.ray_address:
+        return
+    refused: InputError | None = None
+    for limits in _limits_here(setting.target):
+        try:
+            setting.base.space({**limits, **setting.case.constants()})
+            return
+        except InputError as error:
+            refused = error
+    if refused is not None:
+        raise refused
 
-        setting.base.space({**HostTarget().facts().limits, **setting.case.constants()})
+
+def _limits_here(target: str) -> list[Mapping[str, Value]]:
+    if target == "cuda":
+        from evo.targets.driver import gpu_limits
+
+        return [*gpu_limits()]
+    from evo.targets.host import HostTarget
+
+    return [HostTarget().facts().limits]
 
 
 def _find_setting(request: SearchRequest) -> Setting:

@@ -49,11 +49,16 @@ class SearchResult:
 
 
 def search(
-    request: SearchRequest, *, watch: Callable[[Progress], None] = lambda _: None, say: Say = lambda _: None
+    request: SearchRequest,
+    *,
+    watch: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
+    warn: Say = lambda _: None,
 ) -> SearchResult:
     """Search, record and promote. Ctrl-C ends it cleanly with everything so far recorded.
 
-    watch: called often with the progress; say: called with one plain line at each step.
+    watch: called often with the progress; say: called with one plain line at each step; warn: with what is to be heard
+    even by those who asked for silence.
     Raises: InputError for everything that the user can mend.
     """
     setting = resolve(request)
@@ -70,7 +75,7 @@ def search(
             say(f"Starting Ray and a {setting.target} worker (a few seconds)")
             if not setting.base.shipped:
                 what = "is not one of Evo's own bases: its code is compiled and run here as"
-                say(f"{setting.base.path} {what} {_user()}")
+                warn(f"{setting.base.path} {what} {_user()}")
         fleet = held.enter_context(raise_fleet(request, setting))
         binding = bind(setting, fleet)
         if record is None:  # made only now: a base that does not fit the device leaves no empty database behind
@@ -92,7 +97,14 @@ def raise_fleet(request: SearchRequest, setting: Setting) -> AbstractContextMana
     from evo.seat import WorkerSpec
 
     timing = HOST_TIMING if setting.target == "host" else Timing()
-    spec = WorkerSpec(setting.target, setting.base.workload, setting.case, timing, evaluate_s=request.run_timeout_s)
+    spec = WorkerSpec(
+        setting.target,
+        setting.base.workload,
+        setting.case,
+        timing,
+        evaluate_s=request.run_timeout_s,
+        contest_s=request.contest_timeout_s,
+    )
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
 
 
@@ -105,7 +117,7 @@ def bind(setting: Setting, fleet: Any) -> Binding:
     space = recording.space if recording is not None else own
     assert space is not None
     if recording is None:
-        setting.base.check_names(known, setting.case.dimensions())
+        setting.base.check_use(space, known, setting.case.dimensions())
     return Binding(
         base=setting.base,
         space=space,
@@ -162,12 +174,13 @@ def search_with(
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
-        if request.proof and setting.recording is None and not request.resume:
-            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=request.allow_dead_knobs)
+        if request.proof and setting.recording is None:  # after a stop too: it may have come before the proof's end
+            allow_dead = request.allow_dead_knobs or campaign.progress.evaluated > 0
+            check_knobs(fleet, record, campaign_id, binding, say, allow_dead=allow_dead)
             prove_harness(fleet, record, campaign_id, binding, setting.target, say)
         result.reason = campaign.run()
         result.arms = arms_of(record, campaign_id)
-        _crown(fleet, record, result, rounds=request.rounds, sanitized=request.sanitize, say=say)
+        _crown(fleet, record, result, request, say)
     except KeyboardInterrupt:
         result.state, result.reason = "interrupted", "Ctrl-C; everything so far is recorded"
     except WorkersLost as error:
@@ -290,7 +303,7 @@ def _known_elites(record: Record, binding: Binding, place: Place) -> list[Config
     return found[:FINALISTS]
 
 
-def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, sanitized: bool, say: Say) -> None:
+def _crown(fleet: Any, record: Record, result: SearchResult, request: SearchRequest, say: Say) -> None:
     """Re-measure the best against incumbents and baselines and record the verdicts."""
     if not record.settle(result.campaign_id):
         again = f"`evo promote {result.campaign_id}` does it once {record.name} can be written"
@@ -316,13 +329,13 @@ def _crown(fleet: Any, record: Record, result: SearchResult, *, rounds: int, san
     )
     wanted = list(dict.fromkeys([*keys, *incumbents, *reference]))
     entries = entries_of(fleet, [record.variant(key).variant() for key in wanted])
-    contest = fleet.contest(entries, rounds, sanitized)
+    contest = fleet.contest(entries, request.rounds, request.sanitize)
     if not isinstance(contest, Contest):
         record.record_event(result.campaign_id, Event("promotion", f"{contest.reason}: {contest.detail}"))
         say(f"Nothing was promoted: {contest.reason}: {contest.detail[:200]}")
         return
     result.contest = contest
-    result.crowning = judge(contest, keys, incumbents)
+    result.crowning = judge(contest, keys, incumbents, margin=request.margin)
     if default in contest.warm_us:
         result.default_time = median_interval(contest.warm_us[default])
     record_crowning(record, result.campaign_id, result.place, contest, result.crowning)
@@ -346,6 +359,7 @@ def promote_campaign(
     *,
     db: str,
     rounds: int = 40,
+    margin: float = 0.01,
     ray_address: str | None = None,
     say: Say = lambda _: None,
 ) -> SearchResult:
@@ -362,6 +376,8 @@ def promote_campaign(
             causal=causal,
             target=campaign.target,
             ray_address=ray_address,
+            rounds=rounds,
+            margin=margin,
         )
         setting = resolve(request)
         say(f"Starting Ray and a {setting.target} worker (a few seconds)")
@@ -371,5 +387,5 @@ def promote_campaign(
                 raise InputError(f"campaign {campaign_id} is of {campaign.arch}; this device is {facts.arch}")
             place = Place(campaign.base, campaign.case_name, campaign.dtype, campaign.arch)
             result = SearchResult(campaign_id, campaign.state, campaign.end_reason, Progress(None), binding, place, "")
-            _crown(fleet, record, result, rounds=rounds, sanitized=True, say=say)
+            _crown(fleet, record, result, request, say)
             return result

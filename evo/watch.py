@@ -38,6 +38,13 @@ class Watcher:
         else:
             print(line, flush=True)
 
+    def warn(self, line: str) -> None:
+        """What must be heard also where everything else is for a program to read."""
+        if self._quiet:
+            print(f"evo: {line}", file=sys.stderr)
+        else:
+            self.say(line)
+
     def watch(self, progress: Progress) -> None:
         self._last = progress
         if self._quiet:
@@ -72,9 +79,15 @@ def _line(progress: Progress) -> str:
         best = f"{progress.best_us:.2f} us"
         if progress.best_ratio is not None:
             best += f" ({progress.best_ratio:.2f} x {progress.anchor})"
-    share = 100 * progress.valid / progress.evaluated if progress.evaluated else 0
     left = f", {_duration(progress.left_s)} left" if progress.left_s is not None else ""
-    return f"{progress.evaluated}{of} evaluated, {share:.0f} % valid, best {best}, {progress.per_s:.1f}/s{left}"
+    return (
+        f"{progress.evaluated}{of} evaluated, {_share(progress):.0f} % valid, best {best}, {progress.per_s:.1f}/s{left}"
+    )
+
+
+def _share(progress: Progress) -> float:
+    """Percent of those evaluated that are valid."""
+    return 100 * progress.valid / progress.evaluated if progress.evaluated else 0.0
 
 
 def _view(progress: Progress) -> Group:
@@ -93,7 +106,9 @@ def _view(progress: Progress) -> Group:
             best.append(f"   {progress.best_ratio:.2f} x {progress.anchor}", style="bold")
         best.append(f"   {_sparkline(progress)}", style="cyan")
         lines.append(best)
-    counts = [f"{progress.valid} valid"] + [f"{count} {reason}" for reason, count in progress.rejected.most_common(3)]
+    counts = [f"{progress.valid} valid ({_share(progress):.0f} %)"] + [
+        f"{count} {reason}" for reason, count in progress.rejected.most_common(3)
+    ]
     lines.append(Text(f"{', '.join(counts)}   building {progress.building}, running {progress.running}", style="dim"))
     return Group(*lines)
 

@@ -18,10 +18,11 @@ import pytest
 
 from evo.export import exported_key, find_champion, measured_text
 from evo.record import open_record
+from tests.hostile.searches import ground
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = {"torch", "torch-1"} if len(os.sched_getaffinity(0)) > 1 else {"torch"}
-SEARCH = "search --base cpu_attention --case tiny --no-proof --rounds 5"
+SEARCH = "search --base cpu_attention --case tiny --no-proof --rounds 30"
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ installed"),
     pytest.mark.timeout(590),
@@ -84,7 +85,7 @@ def test_the_best_found_is_faster_than_the_default(searched: dict[str, Any]) -> 
 
 
 def test_promote_measures_again_and_says_why(searched: dict[str, Any], folder: Path) -> None:
-    again = evo("promote 1 --rounds 5", folder)
+    again = evo("promote 1 --rounds 30", folder)
     assert again["reigning"]
     assert {verdict["reason"] for verdict in again["finalists"]} <= {
         "holds its place",
@@ -123,6 +124,14 @@ def test_a_header_of_a_gpu_makes_a_c_plus_plus_program_with_its_template(folder:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_campaign_becomes_a_recording_that_plays(searched: dict[str, Any], folder: Path) -> None:
+    written = Path(evo("record 1 -o recorded.json.gz", folder)["file"])
+    words = f"search --base cpu_attention --recording {written} --budget 8 --proposer random --db played.db"
+    played = evo(words, folder)
+    assert played["replay"].startswith("recorded times of ")
+    assert (played["evaluated"], played["valid"]) == (searched["evaluated"], searched["valid"])
+
+
 def test_bench_times_the_champion_beside_torch(searched: dict[str, Any], folder: Path) -> None:
     document = evo("bench --base cpu_attention --case tiny --iters 5", folder)
     assert document["variant"] == "champion"
@@ -134,31 +143,34 @@ def test_ctrl_c_in_a_terminal_leaves_everything_and_no_process(folder: Path) -> 
     """The terminal signals the whole process group: driver, Ray, workers and compilers alike."""
     db = folder / "interrupted.db"
     command = [sys.executable, "-m", "evo.cli", *SEARCH.split(), "--budget", "500", "--db", str(db), "--json"]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        end = time.monotonic() + 300
-        while time.monotonic() < end and process.poll() is None and _rows(db) < 2:
-            time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with ground() as place:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environment(), "TMPDIR": str(place.temporary)},  # marks its processes
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 300
+            while time.monotonic() < end and process.poll() is None and _rows(db) < 2:
+                time.sleep(0.2)
+            assert len(place.processes()) > 3, "driver, Ray, seat and builders are seen"
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        _, left = place.settle()
+        assert not left
+        assert place.litter() == []
     assert process.returncode == 0, err
     assert json.loads(out)["state"] == "interrupted"
     with open_record(db, create=False) as record:
         assert record.campaign(1).state == "interrupted"
         assert 2 <= len(record.trials(1)) < 500
-    left = [line for line in _processes() if str(ROOT) in line and "evo.worker" in line and f" {process.pid} " in line]
-    assert not left
 
 
 def _rows(db: Path) -> int:
@@ -167,8 +179,3 @@ def _rows(db: Path) -> int:
         with contextlib.closing(connection):
             return int(connection.execute("SELECT count(*) FROM trials").fetchone()[0])
     return 0
-
-
-def _processes() -> list[str]:
-    done = subprocess.run(["ps", "-eo", "pid,ppid,sid,args"], capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()

@@ -22,16 +22,21 @@ from evo.dashboard.store import Store
 from evo.errors import InputError
 
 
+def announce(address: str) -> None:
+    print(f"Evo dashboard on {address}  (Ctrl-C ends it)", flush=True)
+
+
 def serve(
     db_url: str | Path = "results.db",
     host: str = "127.0.0.1",
     port: int = 8421,
     token: str | None = None,
     *,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = announce,
 ) -> None:
     """Serve the dashboard until Ctrl-C. Port 0 takes any free one; a taken port is an InputError.
 
+    say: called once with the address to open.
     token: needed for any host beyond loopback; whoever opens ADDRESS/?token=TOKEN is let in.
     Raises: InputError.
     """
@@ -41,7 +46,7 @@ def serve(
     listener = _listen(host, port)
     address = listener.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    say(f"Evo dashboard on http://{shown}:{address[1]}/{f'?token={token}' if token else ''}  (Ctrl-C ends it)")
+    say(f"http://{shown}:{address[1]}/{f'?token={token}' if token else ''}")
     app = make_app(db_url, token=token, loopback=is_loopback(host))
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     try:

@@ -39,7 +39,10 @@ def evaluate(node: Node, values: Mapping[str, Any], text: str) -> Any:
     for arg in args:
         if _is_text(arg):
             raise ExpressionError(f"{text!r}: {op!r} does not go with a text; texts only compare by == != in")
-    return OPERATIONS[op](*args)
+    try:
+        return OPERATIONS[op](*args)
+    except OverflowError:
+        raise ExpressionError(f"{text!r}: expected numbers of at most 64 bits") from None
 
 
 def _evaluate_lazily(node: Node, values: Mapping[str, Any], text: str) -> Any:

@@ -174,6 +174,8 @@ class Parser:
         self.at += 1
         if kind == "number":
             whole = word.isdigit()
+            if whole and int(word[:20]) >= 2**63:
+                raise ExpressionError(f"{self.text[:40]!r}: {word[:20]}: expected numbers of at most 64 bits")
             return Node("const", value=int(word) if whole else float(word))
         if kind == "text":
             return Node("const", value=word[1:-1], quoted=True)

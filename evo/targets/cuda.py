@@ -15,6 +15,7 @@ from cuda.core import Device, Kernel, LaunchConfig, ObjectCode, Stream, launch
 from evo.errors import InputError
 from evo.outcome import Built, Rejected
 from evo.targets import DeviceFacts, LaunchError, Program, Stopwatch, nvrtc
+from evo.targets.driver import check_age
 from evo.variant import Variant
 from evo.workloads import Tensors, Workload
 
@@ -62,8 +63,7 @@ class CudaTarget:
             return DeviceFacts(name=f"any {self._arch}", arch=self._arch, limits=nvrtc.arch_limits(self._arch))
         device: Any = torch.cuda.get_device_properties(0)
         arch = f"sm_{device.major}{device.minor}"
-        if device.major < 8:
-            raise InputError(f"{device.name} is {arch}; expected sm_80 or newer (cp.async and mma.sync m16n8k16)")
+        check_age(device.name, device.major, device.minor)
         if self._arch is not None and self._arch != arch:
             return DeviceFacts(name=f"any {self._arch}", arch=self._arch, limits=nvrtc.arch_limits(self._arch))
         monitor = self._nvml()

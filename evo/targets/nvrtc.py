@@ -89,6 +89,9 @@ def build(variant: Variant) -> Built | Rejected:
     A failure is data, with the compiler's log.
     """
     started = time.perf_counter()
+    shared = variant.launch.shared_bytes.evaluate(variant.values) if variant.launch else 0
+    if isinstance(shared, str) or not 0 <= shared < 2**31:  # also where a division by 0 made it no number
+        return Rejected(Stage.LAUNCH, "shared_memory", f"launch.shared_bytes is {shared} with these knobs")
     headers = {**variant.sources, variant.header_name: variant.header}
     template = headers.pop("")
     program = _call(
@@ -105,24 +108,30 @@ def build(variant: Variant) -> Built | Rejected:
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
         log = _text(program)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            named = _ASSERTION.search(log)
-            reason = f"static_assert:{named.group(1)}" if named else "compile_error"
-            return Rejected(Stage.BUILD, reason, log or status.name)
+            return Rejected(Stage.BUILD, _reason(log, status), log or status.name)
         size = _call(nvrtc.nvrtcGetCUBINSize(program))
         cubin = b" " * size
         _call(nvrtc.nvrtcGetCUBIN(program, cubin))
     finally:
         nvrtc.nvrtcDestroyProgram(program)
-    shared = int(variant.launch.shared_bytes.evaluate(variant.values)) if variant.launch else 0
     built = Built(
         key=variant.key,
         binary=cubin,
         binary_hash=_program_hash(cubin, variant),
-        resources=replace(parse_resources(log), shared_bytes=shared),
+        resources=replace(parse_resources(log), shared_bytes=int(shared)),
         log=log,
         build_s=time.perf_counter() - started,
     )
     return check_gates(variant, built)
+
+
+def _reason(log: str, status: Any) -> str:
+    """A short, countable name of what the compiler complained of."""
+    named = _ASSERTION.search(log)
+    if named:
+        return f"static_assert:{named.group(1)}"
+    spent = "out of memory" in log or status == nvrtc.nvrtcResult.NVRTC_ERROR_OUT_OF_MEMORY
+    return "compiler_out_of_memory" if spent else "compile_error"
 
 
 def _program_hash(cubin: bytes, variant: Variant) -> str:

@@ -85,19 +85,36 @@ def load_recording(path: Path | str) -> Recording:
     data = _read_json(path)
     try:
         if data.get("format") == "evo_recording":
-            return _own(path, data)
+            return _checked(_own(path, data))
         if data.get("format") == "recorded_space":
-            return _recorded_space(path, data)
+            return _checked(_recorded_space(path, data))
         if "cache" in data and "tune_params_keys" in data:
-            return _cachefile(path, data)
+            return _checked(_cachefile(path, data))
         if isinstance(data.get("results"), list):
-            return _t4(path, data)
+            return _checked(_t4(path, data))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: not a complete recording: {what}") from None
     raise InputError(f"{path}: format: expected evo_recording, recorded_space, a Kernel Tuner cache file or a T4 file")
+
+
+def _checked(recording: Recording) -> Recording:
+    """The recording, whose texts, facts and times are what they are used as. Raises: InputError that names the key."""
+    for key in ("name", "date", "kernel", "workload", "anchor", "commit"):
+        if not isinstance(getattr(recording, key), str):
+            raise InputError(f"{key}: expected a text, not {getattr(recording, key)!r}")
+    device: Any = recording.device
+    if not isinstance(device, Mapping):
+        raise InputError(f"device: expected its name and facts, not {device!r}")
+    for key, facts in (("device.limits", device.get("limits", {})), ("constants", recording.constants)):
+        if not isinstance(facts, Mapping) or not all(isinstance(v, (bool, int, float, str)) for v in facts.values()):
+            raise InputError(f"{key}: expected numbers and words by name, not {facts!r}")
+    for number, outcome in enumerate(recording.outcomes):
+        if isinstance(outcome, Measured) and outcome.anchor_us:
+            _times(outcome.anchor_us, number, "anchor_us")
+    return recording
 
 
 def save_recording(
@@ -138,10 +155,14 @@ def save_recording(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(gzip.compress(text.encode(), mtime=0))
-        Path(temporary).chmod(0o644)  # mkstemp's are for this user alone, and a recording is to be shared
-        Path(temporary).replace(path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(gzip.compress(text.encode(), mtime=0))
+            Path(temporary).chmod(0o644)  # mkstemp's are for this user alone, and a recording is to be shared
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise InputError(f"{path}: expected a writable path: {error.strerror}") from None
 
@@ -177,6 +198,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}"
             continue
+        except RecursionError:
+            where = "objects nested beyond reason"
+            continue
         if isinstance(data, dict):
             return data
         where = "its first character"
@@ -208,9 +232,9 @@ def _own(path: Path, data: Mapping[str, Any]) -> Recording:
     )
 
 
-def _times(samples_us: Sequence[float], number: int) -> tuple[float, ...]:
+def _times(samples_us: Sequence[float], number: int, key: str = "samples_us") -> tuple[float, ...]:
     if not samples_us or not all(isinstance(t, (int, float)) and math.isfinite(t) and t > 0 for t in samples_us):
-        raise InputError(f"trials[{number}].samples_us: expected positive times")
+        raise InputError(f"trials[{number}].{key}: expected positive times")
     return tuple(samples_us)
 
 

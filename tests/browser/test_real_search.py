@@ -26,7 +26,7 @@ def test_a_real_search_is_watched_to_its_end_and_its_header_compiles(
 ) -> None:
     database = tmp_path / "results.db"
     command = [sys.executable, "-m", "evo.cli", "search", "--base", "cpu_attention", "--case", "tiny"]
-    command += ["--budget", "12", "--rounds", "5", "--no-proof", "--db", str(database)]
+    command += ["--budget", "12", "--rounds", "30", "--no-proof", "--db", str(database)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with serving(database) as address, (tmp_path / "log").open("w") as log:
         search = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path, env=environment)

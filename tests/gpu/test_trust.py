@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,13 +14,16 @@ import torch
 
 from benchmarks import gpu_trust
 from evo.base import Base, base_paths, load_base
-from evo.outcome import Built, Rejected
+from evo.fleet import Fleet
+from evo.outcome import Built, Done, Measured, Rejected
 from evo.prove import CONTROL
 from evo.sanitize import find_sanitizer, sanitize, sanitize_all
 from evo.seat import Seat, WorkerSpec
 from evo.targets import DeviceFacts, build, make_target
+from evo.targets.driver import gpu_limits
 from evo.variant import Variant, make_variant
 from evo.workloads import find_workload
+from tests.hostile.kit import actor_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,6 +48,28 @@ def test_a_fleet_gives_every_hostile_kernel_one_rejection_and_measures_the_right
     assert fates["hang"] == "timeout: hang"
     assert fates["illegal_address"] == "crash: illegal_address"
     assert all(fate.startswith(("crash", "timeout", "launch")) for fate in fates.values()), fates
+
+
+def test_a_killed_seat_is_back_within_ten_seconds_and_what_waited_is_measured() -> None:
+    case = find_workload("attention").case("tiny", dtype="float16")
+    with Fleet(WorkerSpec("cuda", "attention", case, gpu_trust.QUICK, evaluate_s=8.0)) as fleet:
+        arch, toolchain = fleet.ready.facts.arch, fleet.ready.toolchain
+        hang, right = (gpu_trust.hostile_variant(name, arch, toolchain, case.constants()) for name in ("hang", CONTROL))
+        for number, variant in enumerate((hang, right)):
+            fleet.submit_run(number, variant, gpu_trust.built(variant), None)
+        time.sleep(1.0)
+        lost = fleet._seats[0]
+        os.kill(actor_of(), signal.SIGKILL)
+        killed_at, back_s = time.monotonic(), 0.0
+        done: list[Done] = []
+        while len(done) < 2 and time.monotonic() - killed_at < 120:
+            done += fleet.wait(0.1)
+            if not back_s and fleet._seats and fleet._seats[0] is not lost:
+                back_s = time.monotonic() - killed_at
+        assert 0 < back_s < gpu_trust.RECOVERY_S
+    fates = {finished.number: finished.result for finished in done}
+    assert isinstance(fates[0], Rejected)
+    assert isinstance(fates[1], Measured), "what waited behind it is not blamed"
 
 
 @pytest.mark.parametrize("name", ["write_behind_the_end", "write_before_the_start"])
@@ -91,6 +119,10 @@ def test_fifty_copies_of_one_program_are_timed_alike_and_none_is_promoted() -> N
         assert run["warm_spread"] < gpu_trust.WARM_SPREAD, report
         assert run["cold_spread"] < gpu_trust.COLD_SPREAD, report
         assert run["promoted"] == [], report
+
+
+def test_the_driver_knows_the_limits_that_the_worker_will_have() -> None:
+    assert gpu_limits()[0] == make_target("cuda").facts().limits
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Done, Measured, Rejected, Stage
 from evo.seat import Seat, WorkerSpec
+from tests.hostile.endless import cuda_variant, endless
 from tests.hostile.kit import CASE, Kit, actor_of, nursery_of, parent_of
 
 pytestmark = [
@@ -57,9 +58,13 @@ def test_a_seat_replaces_what_kernels_kill_at_once_and_again(kit: Kit) -> None:
         assert seat.recovery_s == 0
         guilty = kit.variant("killed")
         contest = seat.contest([(honest, kit.built(honest)), (guilty, kit.built(guilty))], 5)
-        assert not isinstance(contest, Rejected), "one finalist's crash does not end the promotion"
+        assert not isinstance(contest, Rejected), f"one finalist's crash does not end the promotion: {contest}"
         assert contest.rejected[guilty.key].reason == "SIGKILL"
-        assert honest.key in contest.warm_us
+        assert honest.key in contest.warm_us, contest.rejected
+        alone = seat.contest([(guilty, kit.built(guilty))], 5)
+        assert not isinstance(alone, Rejected), "nor does that of all: each has its verdict"
+        assert alone.rejected[guilty.key].reason == "SIGKILL"
+        assert alone.warm_us == {}
     finally:
         seat.close()
 
@@ -113,6 +118,22 @@ def test_a_builder_killed_twice_is_one_rejection(fleet: Fleet, kit: Kit) -> None
     assert [(finished.number, getattr(finished.result, "reason", "")) for finished in done] == [(3, "worker_lost")]
     fleet.submit_build(4, kit.variant(serial=3))
     assert isinstance(_until(fleet, lambda: fleet.building() == 0)[0].result, Built)
+
+
+def test_a_cuda_compilation_that_never_ends_is_one_rejection_and_its_builder_is_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVRTC compiles in the builder's own process, which is stopped with it."""
+    monkeypatch.setattr(fleet, "build_s", 2.0)
+    monkeypatch.setattr("evo.fleet._GRACE_S", 3.0)
+    fleet.submit_build(6, endless())
+    stopped = _until(fleet, lambda: fleet.building() == 0)
+    assert [getattr(finished.result, "fate", "") for finished in stopped] == ["timeout: build"]
+    monkeypatch.undo()
+    stopped_at = time.monotonic()
+    fleet.submit_build(7, cuda_variant())
+    assert isinstance(_until(fleet, lambda: fleet.building() == 0)[0].result, Built)
+    assert time.monotonic() - stopped_at < 10
 
 
 def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(

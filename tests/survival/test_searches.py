@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(1200),  # of a busy machine; minutes are not needed
 ]
 BUILD_S, RUN_S = "5", "5"
-QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "5", "--db", "results.db")
+QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "30", "--db", "results.db")
 LIMITS = ("--build-timeout", BUILD_S, "--run-timeout", RUN_S)
 
 REIGNING = """SELECT rank, variant_key FROM elites JOIN promotions ON promotions.id = promotion_id

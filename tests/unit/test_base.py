@@ -12,7 +12,7 @@ from evo.base import base_paths, find_base, load_base
 from evo.errors import InputError
 
 FACTS = {"head_dim": 64, "causal": False, "dtype": "float16", "device.arch": 90}
-DIMENSIONS = ("batch", "heads", "seq_q", "seq_kv")
+DIMENSIONS = {"batch": 1, "heads": 8, "seq_q": 512, "seq_kv": 512}
 GOOD: dict[str, Any] = {
     "template": "mine/kernel.cu",
     "workload": "attention",
@@ -24,6 +24,10 @@ GOOD: dict[str, Any] = {
     "launch": {"grid": ["ceil_div(seq_q, tile_q)", "heads"], "block": ["threads"], "shared_bytes": 1024},
     "gates": {"no_spills": "spill_bytes == 0"},
 }
+
+
+HUGE = {f"k{i}": list(range(20)) for i in range(12)}  # more combinations than are ever listed
+ONE = {"grid": [1], "block": [32]}
 
 
 @pytest.fixture
@@ -50,8 +54,7 @@ def complaint(path: Path) -> str:
 
     def use() -> None:
         base = load_base(path)
-        base.space(FACTS)
-        base.check_names(FACTS, DIMENSIONS)
+        base.check_use(base.space(FACTS), FACTS, DIMENSIONS)
 
     with pytest.raises(InputError) as caught:
         use()
@@ -61,7 +64,7 @@ def complaint(path: Path) -> str:
 
 def test_a_good_base_is_read_with_every_header_that_it_includes(tree: Path) -> None:
     base = load_base(written(tree))
-    base.check_names(FACTS, DIMENSIONS)
+    base.check_use(base.space(FACTS), FACTS, DIMENSIONS)
     assert (base.name, base.language, base.dtypes) == ("mine", "cuda", ("float16", "bfloat16"))
     assert set(base.sources) == {"", "task.cuh", "common/deep.cuh"}
     assert not base.shipped
@@ -114,6 +117,18 @@ def test_a_good_base_is_read_with_every_header_that_it_includes(tree: Path) -> N
         ),
         ({"gates": {"no_spills": "spills == 0"}}, "gates.no_spills", "unknown name 'spills'"),
         ({"knob": {}}, "knob", "expected one of derived, doc"),
+        ({"rules": {"small": f"tile_q < {2**63}"}}, "rules.small", "expected numbers of at most 64 bits"),
+        ({"template": "mine/\0.cu"}, "template", "expected a file under"),
+        ({"template": "m" * 5000}, "template", "expected a file under"),
+        ({"gates": {"odd": "spill_bytes == swizzle + 1"}}, "gates.odd", "'+' does not go with a text"),
+        ({"launch": {"grid": ["swizzle"], "block": [32]}}, "launch.grid[0]", "at least 1, not xor"),
+        ({"launch": {"grid": [1], "block": ["tile_q - 16"]}}, "launch.block[0]", "at least 1, not 0"),
+        (
+            {"launch": {"grid": [1], "block": [1], "shared_bytes": "4 / (tile_q - 16)"}},
+            "launch.shared_bytes",
+            "not nan",
+        ),
+        ({"knobs": HUGE, "rules": {"never": "k0 > 20"}, "derived": {}, "launch": ONE}, "rules", "no combination of"),
     ],
 )
 def test_bad_input_names_file_key_and_what_was_expected(
@@ -127,7 +142,15 @@ def test_bad_input_names_file_key_and_what_was_expected(
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("knobs: [", "line 1: not YAML"), ("- 1\n", "expected a mapping"), ("", "expected a mapping"), ("\0", "not YAML")],
+    [
+        ("knobs: [", "line 1: not YAML"),
+        ("- 1\n", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("\0", "not YAML"),
+        ("doc: a\nentry: f\ndoc: b\n", "line 3: not YAML (the key doc is given twice)"),
+        ("rules: {one: a > 1, one: a > 2}\n", "line 1: not YAML (the key one is given twice)"),
+        ("[" * 5000, "nested beyond reason"),
+    ],
 )
 def test_what_is_no_yaml_mapping_is_refused(tree: Path, text: str, expected: str) -> None:
     path = tree / "search_spaces/mine.yaml"
@@ -138,6 +161,16 @@ def test_what_is_no_yaml_mapping_is_refused(tree: Path, text: str, expected: str
 def test_an_include_that_is_nowhere_is_named_with_its_includer(tree: Path) -> None:
     (tree / "kernels/common/task.cuh").write_text('#include "gone.cuh"\n')
     assert '#include "gone.cuh" in task.cuh' in complaint(written(tree))
+
+
+@pytest.mark.parametrize("name", ["../../secret.h", "/etc/hostname", "link.h", "m" * 300])
+def test_an_include_from_outside_of_kernels_is_refused(tree: Path, name: str) -> None:
+    (tree / "secret.h").write_text("// not of this base\n")
+    (tree / "kernels/mine/link.h").symlink_to(tree / "secret.h")
+    (tree / "kernels/mine/kernel.cu").write_text(f'#include "{name}"\n')
+    words = complaint(written(tree))
+    assert f'template: #include "{name[:80]}" in kernel.cu: expected a ' in words
+    assert "below" in words or "under" in words
 
 
 def test_the_nearest_base_is_suggested() -> None:
@@ -154,8 +187,8 @@ def test_every_base_that_ships_holds_together(name: str) -> None:
     base = find_base(name)
     limits = {"device.cores": 4, "device.shared_bytes_per_block": 101376, "device.registers_per_multiprocessor": 65536}
     facts = {**FACTS, **limits, "device.arch": 89, "dtype": base.dtypes[0]}
-    base.check_names(facts, DIMENSIONS)
     space = base.space(facts)
+    base.check_use(space, facts, DIMENSIONS)
     assert space.size >= 100
     assert not space.violated(space.default)
     assert all(knob.doc for knob in base.knobs), "every knob says what it does"

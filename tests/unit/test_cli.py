@@ -82,6 +82,11 @@ def test_every_command_has_help_with_an_example_of_itself(command: tuple[str, ..
     assert f"Example: evo {' '.join(command)}" in words
 
 
+def test_a_group_that_is_a_command_too_has_an_example(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert run_main("runs --help", monkeypatch) == 0
+    assert "Example: evo runs" in capsys.readouterr().out
+
+
 def test_help_lists_every_command_and_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom evo.cli import app\n"
@@ -126,6 +131,10 @@ def test_a_replayed_search_says_so_in_every_place(tmp_path: Path) -> None:
         "export --base phase4 -o champion.h",
         "export --base phase4 -o champion.json --format json",
         "export --base phase4 -o campaign.t4.json --format t4",
+        "runs export 1 -o trials.csv",
+        "runs export-optuna 1 --storage sqlite:///optuna.db",
+        "report 1 -o report.md",
+        "db upgrade",
         "doctor",
     ],
 )
@@ -147,6 +156,8 @@ def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
     if words.startswith("build"):
         assert document["resources"]["registers"] > 0
         assert document["configuration"]["tile_q"] == 32
+    if words.startswith(("runs export 1", "report")):
+        assert (played / document["file"]).stat().st_size > 1000
     if words.startswith("export"):
         text = (played / document["file"]).read_text()
         assert document["replay"] in text
@@ -158,14 +169,13 @@ def test_json_is_one_document_that_parses(played: Path, words: str) -> None:
 
 
 def test_the_json_of_every_command_is_tried_above() -> None:
-    """A command that can print JSON and that no test asks for it is a gap."""
+    """Every command can print JSON, and one that no test asks for it is a gap."""
     tried = {"search", "runs show", "elites", "bases list", "bases show", "build", "export", "doctor"}
-    elsewhere = {"promote", "verify", "bench", "bases check", "profile", "sanitize", "prove", "report", "replay-trial"}
+    tried |= {"runs export", "runs export-optuna", "report", "db upgrade"}
+    elsewhere = {"promote", "verify", "bench", "bases check", "profile", "replay-trial", "record", "dashboard"}
+    assert {" ".join(command) for command in COMMANDS} == tried | elsewhere
     for command in COMMANDS:
-        words = " ".join(command)
-        found = _callback(command)
-        if "as_json" in found.__annotations__:
-            assert words in tried | elsewhere, words
+        assert "as_json" in _callback(command).__annotations__, command
 
 
 def _callback(command: tuple[str, ...]) -> Any:
@@ -232,7 +242,13 @@ BAD = {
     "search": "--base: expected a base's name",
     "search --base phase4 --budget 0": "--budget 0: expected at least 1",
     "search --base phase4 --seed -1": "--seed -1: expected 0 or more",
-    "search --base phase4 --rounds 1": "--rounds 1: expected at least 5",
+    "search --base phase4 --rounds 1": "--rounds 1: expected at least 30",
+    "search --base phase4 --seed 4294967296": "--seed 4294967296: expected 0 or more, at most 2147483647",
+    "search --base phase4 --budget 99999999999999999999": "expected at least 1, at most 2147483647",
+    "promote 1 --rounds 29": "--rounds 29: expected at least 30",
+    "search --base phase4 --margin -1": "--margin -1: expected 0 or more percent",
+    "search --base phase4 --contest-timeout 0": "--contest-timeout 0: expected more than 0 seconds",
+    "promote 1 --margin nan": "--margin nan: expected 0 or more percent",
     "search --base phase4 --patience 0": "--patience 0: expected at least 1",
     "search --base phase4 --control evo": "--control evo: expected random",
     "search --base phase4 --control-share 0.2": "--control-share 0.2: expected --control random with it",
@@ -258,6 +274,8 @@ BAD = {
     "search --recording notes.txt": "notes.txt: ",
     "search --base cpu_attention --ray-address 127.0.0.1:1": "--ray-address 127.0.0.1:1: nothing answers there",
     "bases show nosuch": "no such base",
+    f"bases show {'a' * 300}.yaml": "expected a shorter path",
+    "bases check cpu_attention --places 0": "--places 0: expected at least 1",
     "build --base cpu_attention --arch sm_89": "--arch sm_89: cpu_attention is a template for host",
     "build --base phase4 --arch sm_70": "--arch sm_70: expected one of sm_80",
     "build --base phase4 --arch sm_90 -k tile_q=17": "--knob tile_q=17: expected one of 16, 32, 64, 128",
@@ -365,6 +383,8 @@ def test_bad_input_in_a_process_of_its_own(words: str, tmp_path: Path) -> None:
     [
         ("export --base phase4 -o /nowhere/champion.h", "/nowhere/champion.h: -o: cannot be written"),
         ("export --base phase4 -o .", ".: -o: is a folder; expected a file"),
+        ("export --base phase4 -o results.db", "results.db: -o: is a database; expected another file"),
+        ("runs export 1 -o trials.pdf", "-o trials.pdf: expected a name that ends in .csv, .parquet or .json (T4)"),
         ("export --base phase4 -o champion.pdf --format pdf", "--format pdf: expected header, json or t4"),
         ("export --base phase5 -o champion.h", "no elite of base phase5; run: evo search --base phase5"),
         ("runs show 99", "no campaign 99; `evo runs` lists them"),

@@ -214,7 +214,7 @@ def test_the_worked_example_is_right_and_every_command_of_it_runs(tmp_path: Path
     for command in commands:
         words = shlex.split(command)[1:]
         if words[0] == "search":
-            words += ["--no-proof", "--rounds", "5", "--json"]  # the proof has tests of its own
+            words += ["--no-proof", "--rounds", "30", "--json"]  # the proof has tests of its own
         done = subprocess.run(
             [sys.executable, "-m", "evo.cli", *words],
             cwd=tmp_path,

@@ -142,6 +142,12 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
         Expression.parse(text).evaluate({"a": 1, "b": 2})
 
 
+def test_a_product_beyond_64_bits_is_refused_and_does_not_wrap() -> None:
+    product = Expression.parse("x * 99999999999 * (99999999999 * 99999999999) > 1")
+    with pytest.raises(ExpressionError, match="expected numbers of at most 64 bits"):
+        product.evaluate({"x": np.array([1, 2])})
+
+
 def test_a_power_too_large_for_an_integer_is_no_number_and_does_not_wrap() -> None:
     lanes = np.array([1, 2, 8])
     assert np.asarray(value("lanes ** 100000 > 0", lanes=lanes)).tolist() == [True, False, False]

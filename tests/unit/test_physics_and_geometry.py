@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evo.base import find_base
-from evo.build_cache import load_build, save_build
+from evo.build_cache import load_build, save_build, write_whole
+from evo.expression import Expression
 from evo.floor import floor
 from evo.inspect import configured
 from evo.launch_text import launch_text
-from evo.outcome import Built, Resources
+from evo.outcome import Built, Rejected, Resources
 from evo.provenance import git_state
 from evo.record import VariantRecord
 from evo.targets import DeviceFacts, nvrtc
@@ -64,6 +66,16 @@ def phase5(**knobs: str) -> Variant:
     )
 
 
+@pytest.mark.parametrize("shared", ["1 / 0", "-4", "order"])
+def test_a_launch_whose_shared_memory_is_no_number_is_one_rejection(shared: str) -> None:
+    variant = phase5()
+    assert variant.launch is not None
+    odd = replace(variant, launch=replace(variant.launch, shared_bytes=Expression.parse(shared)))
+    outcome = nvrtc.build(odd)
+    assert isinstance(outcome, Rejected)
+    assert outcome.fate == "launch: shared_memory"
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ installed")
 @pytest.mark.parametrize("order", ["tiles_first", "heads_first"])
 def test_the_geometry_in_cpp_is_the_one_that_was_launched(order: str, tmp_path: Path) -> None:
@@ -97,6 +109,13 @@ def test_a_kept_build_is_found_by_its_variant_and_a_damaged_one_is_not(
     assert load_build(variant) == built
     next((tmp_path / "evo" / "builds").glob("*.bin")).write_bytes(b"other")
     assert load_build(variant) is None
+
+
+def test_a_kept_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_whole(tmp_path / "taken", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_a_commit_may_be_named_where_the_repository_does_not_travel(

@@ -58,6 +58,14 @@ def test_a_gain_within_the_margin_does_not_dethrone() -> None:
     assert reasons(crowning)["new"] == "among the best three"
 
 
+def test_the_margin_is_the_users_to_set() -> None:
+    measured = contest({"old": 10.0, "new": 9.7, **BASELINES})
+    assert judge(measured, ["new"], ["old"]).reigning == ("new", "old")
+    careful = judge(measured, ["new"], ["old"], margin=0.05)
+    assert careful.reigning == ("old", "new")
+    assert careful.margin == 0.05
+
+
 def test_a_noisy_gain_does_not_dethrone() -> None:
     crowning = judge(contest({"old": 10.0, "new": 9.7, **BASELINES}, noise=0.3), ["new"], ["old"])
     assert crowning.reigning[0] == "old"
@@ -164,3 +172,17 @@ def test_verdicts_and_elites_are_recorded_with_every_sample(record: Record) -> N
     assert set(samples) == {(n, l2) for n in ("variant", "anchor", "math") for l2 in ("warm", "cold")}
     assert promotion.promotion.statistics["cold_us"] == pytest.approx(2 * (promotion.promotion.time_us or 0), rel=0.01)
     assert promotion.promotion.statistics["rounds"] == ROUNDS
+
+
+def test_elites_that_are_all_wrong_today_leave_their_place_empty(record: Record) -> None:
+    campaign, place = record.start_campaign(make_spec()), Place("phase4", "mission", "float16", "sm_90")
+    trials = fill_campaign(record, campaign, 12)
+    keys = [trial.variant.key for trial in trials if not isinstance(trial.outcome, Rejected)][:2]
+    record_crowning(record, campaign, place, first := contest(dict.fromkeys(keys, 8.0)), judge(first, keys, []))
+    assert len(record.elites()) == 2
+    wrong = Rejected(Stage.VERIFY, "wrong_output", "case tiny")
+    none_right = Contest({}, {}, dict.fromkeys(keys, wrong))
+    record_crowning(record, campaign, place, none_right, judge(none_right, [], keys))
+    assert record.elites() == []
+    reasons = {found.promotion.reason for found in record.promotions() if not found.promotion.accepted}
+    assert reasons == {"verify: wrong_output: case tiny"}

@@ -124,6 +124,7 @@ def test_a_t4_file(tmp_path: Path) -> None:
         (b"", "JSON"),
         (b"\x1f\x8bxx", "damaged"),
         (b"[1]", "JSON object"),
+        (b'{"a":' * 50_000, "nested beyond reason"),
         (b'{"a": 1}', "format: expected"),
         (b'{"format": "evo_recording", "knobs": []}', "not a complete recording"),
         (b'{"results": []}', "results: expected at least one"),
@@ -143,12 +144,39 @@ def test_broken_files_are_told_in_one_line(tmp_path: Path, content: bytes, said:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"date": None}, "date: expected a text, not None"),
+        ({"commit": 5}, "commit: expected a text, not 5"),
+        ({"device": "H200"}, "device: expected its name and facts"),
+        ({"device": {"name": "H200", "limits": None}}, "device.limits: expected numbers and words by name"),
+        ({"constants": {"head_dim": None}}, "constants: expected numbers and words by name"),
+        ({"trials": [{"indices": [0, 0], "samples_us": [1.0], "anchor_us": ["x"]}]}, "anchor_us: expected positive"),
+        ({"knobs": [{"name": "a", "values": [1, 1e400]}]}, "knobs.a: expected finite numbers"),
+    ],
+)
+def test_what_is_of_another_kind_than_it_is_used_as_is_told(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    document = json.loads(gzip.decompress(save(tmp_path / "good.json.gz").read_bytes()))
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(document | changes))
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        load_recording(path)
+    assert said in str(caught.value)
+
+
 def test_missing_and_unwritable_paths_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="readable"):
         load_recording(tmp_path / "none.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="writable"):
         save(tmp_path / "file" / "x.json.gz")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="writable"):
+        save(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"], "nothing is left half written"
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no recorded spaces at {FOLDER} (set EVO_RECORDED_SPACES)")

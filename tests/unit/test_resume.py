@@ -6,15 +6,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from evo import cli, sanitize, tune
+from evo.errors import InputError
 from evo.outcome import Measured, Rejected
 from evo.record import CampaignSpec, Environment, open_record
 from evo.search import make_proposer
-from evo.setting import SearchRequest
+from evo.seat import Ready
+from evo.setting import SearchRequest, resolve
 from evo.space import Configuration, Knob, SearchSpace
+from evo.targets.host import HostTarget
 
 REQUEST = SearchRequest(base="cpu_attention", case="tiny", proposer="evo", seed=0, budget=200)
 
@@ -78,6 +82,26 @@ def test_a_resumed_search_is_the_one_of_before(tmp_path: Path) -> None:
     again = tune._as_before(request, found)
     assert (again.proposer, again.seed, again.budget, again.time_limit_s) == ("random", 11, 40, 90.0)
     assert tune._as_before(replace(request, budget=60, own_budget=False), found).budget == 60
+
+
+def test_a_resumed_search_proves_itself_as_the_first_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of before may have been stopped before its proof was done."""
+    db = tmp_path / "results.db"
+    _interrupted(db, REQUEST)
+    request = replace(REQUEST, db=str(db), resume=True)
+    target = HostTarget()
+    ready = Ready(target.facts(), {}, "", target.toolchain(), "")
+    fleet = SimpleNamespace(ready=ready, builders=1, seats=1)
+    asked: list[str] = []
+    monkeypatch.setattr(tune, "check_knobs", lambda *_, **__: asked.append("knobs"))
+
+    def prove(*_: object) -> None:
+        raise InputError("the harness does not hold")
+
+    monkeypatch.setattr(tune, "prove_harness", prove)
+    with open_record(db) as record, pytest.raises(InputError, match="the harness does not hold"):
+        tune.search_with(fleet, request, resolve(request), record)
+    assert asked == ["knobs"]
 
 
 def test_a_campaign_is_taken_up_by_one_process_only(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from evo import cli_runs
 from evo.dashboard import make_app, serve
 from evo.errors import InputError
 from evo.record import open_record
@@ -56,7 +58,7 @@ def test_a_port_that_cannot_be_is_a_user_error(database: Path, port: int) -> Non
 
 
 def test_the_server_says_where_it_is_and_ends_cleanly(database: Path) -> None:
-    script = f"from evo.dashboard import serve; serve({str(database)!r}, port=0, say=lambda s: print(s, flush=True))"
+    script = f"from evo.dashboard import serve; serve({str(database)!r}, port=0)"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -70,6 +72,14 @@ def test_the_server_says_where_it_is_and_ends_cleanly(database: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors
+
+
+def test_a_program_is_told_the_address_in_json(
+    database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evo.dashboard.server.serve", lambda *_, say: say("http://127.0.0.1:1/"))
+    cli_runs.dashboard(str(database), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:1/", "database": str(database)}
 
 
 @pytest.mark.parametrize("path", ["/campaigns/99999999999999999999", "/trials/99999999999999999999"])
