@@ -6,7 +6,8 @@
 
 `run` plays the study of search_plan.py, appends one line per run and skips runs that are there already, so it may be
 stopped and taken up. `report` writes benchmarks/results/search_efficiency.json and the plots beside it and prints the
-table.
+table; with `--keep PREVIOUS.json` the rows of an earlier report stand wherever the runs hold fewer searches, each with
+the commit it is of. The plots show the runs alone.
 
 Score of a run: mean over its evaluations of (random's expectation - best so far) / (random's expectation - optimum), up
 to the evaluation where random search is expected to have covered 95 % of the way from median to optimum; 0 is random
@@ -228,6 +229,7 @@ def report(arguments: argparse.Namespace) -> None:
     for one in runs:
         cells.setdefault((one["noise"], one["proposer"], one["space"]), []).append(one)
     rows = [{"noise": n, "proposer": p, "space": s, **summarise(cells[n, p, s])} for n, p, s in sorted(cells)]
+    rows = with_kept(rows, json.loads(arguments.keep.read_text())) if arguments.keep else rows
     summary = {
         "format": "evo_search_efficiency",
         "version": 1,
@@ -236,7 +238,7 @@ def report(arguments: argparse.Namespace) -> None:
         "budget": max((r["budget"] for r in runs), default=0),
         "covered": COVERED,
         "scored_most": SCORED_MOST,
-        "spaces": _describe(sorted({r["space"] for r in runs})),
+        "spaces": _describe(sorted({r["space"] for r in rows})),
         "rows": rows,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -247,6 +249,19 @@ def report(arguments: argparse.Namespace) -> None:
     print(peers(summary))
 
     draw([r for r in runs if r["noise"] == 0], arguments.output.parent)
+
+
+def with_kept(rows: list[dict[str, Any]], previous: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows, and those of an earlier report that speak of more searches; a kept one names its commit."""
+
+    def key(row: dict[str, Any]) -> tuple[float, str, str]:
+        return row["noise"], row["proposer"], row["space"]
+
+    found = {key(row): row for row in rows}
+    for row in previous["rows"]:
+        if row["runs"] > found.get(key(row), {"runs": 0})["runs"]:
+            found[key(row)] = {"commit": previous["commit"], **row}
+    return [found[k] for k in sorted(found)]
 
 
 def mean_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -335,6 +350,7 @@ def main() -> None:
     player.add_argument("--time-limit", type=float, default=None, help="seconds after which nothing is begun")
     reporter = commands.add_parser("report", help="summarise what was played")
     reporter.add_argument("--output", type=Path, default=RESULT)
+    reporter.add_argument("--keep", type=Path, default=None, help="earlier report whose other rows stand")
     comparer = commands.add_parser("compare", help="pairs of runs: evo against each other proposer")
     comparer.add_argument("--output", type=Path, default=RESULT.with_name("search_ideas.json"))
     comparer.add_argument("--runs", type=Path, nargs="+", default=[RUNS])

@@ -173,4 +173,13 @@ def _origin(report: Report) -> str:
     counts = sorted(r["runs"] for r in report["rows"])
     each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     words = f"{len(report['spaces'])} spaces, {each} searches per proposer and space, {sum(counts):,} in all"
-    return f"{words}; {report['date']}, commit {report['commit'][:12]}.\n"
+    return f"{words}; {report['date']}, commit {report['commit'][:12]}{_older(report)}.\n"
+
+
+def _older(report: Report) -> str:
+    """Which commits the rows are of that an earlier report had."""
+    older: dict[str, int] = {}
+    for row in report["rows"]:
+        if "commit" in row:
+            older[row["commit"]] = older.get(row["commit"], 0) + row["runs"]
+    return "".join(f", {count:,} of them {commit[:12]}" for commit, count in sorted(older.items()))

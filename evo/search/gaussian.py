@@ -39,6 +39,16 @@ class GaussianModel:
         """Condition on (points, targets) and look at this pool; `learn` searches the length scales first."""
         if learn:
             self._learn(points, targets)
+        self.condition(points, pool)
+
+    def alike(self) -> GaussianModel:
+        """A process of the same kernel that is conditioned on nothing yet."""
+        other = GaussianModel(self.group_of_column, self.prior)
+        other.log_lengths, other.log_scale, other.log_noise = self.log_lengths, self.log_scale, self.log_noise
+        return other
+
+    def condition(self, points: Array, pool: Array) -> None:
+        """Condition on these points, whose targets are given to `mean`, and look at this pool."""
         self.inverse = np.exp(-self.log_lengths[self.group_of_column])
         self.scale = float(np.exp(self.log_scale))
         self.noise = float(np.exp(self.log_noise)) + JITTER

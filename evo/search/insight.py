@@ -1,6 +1,6 @@
 """Insights: what the trials so far, failures among them, say about those not tried; the most promising come first.
 
-One process, two regressions: how fast a candidate will be, and how likely it is to run at all.
+Two processes of one kernel: how fast a candidate will be, learned from what ran alone, and how likely it is to run.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ GROWTH = 1.2  # the length scales are learned anew whenever there are so many ti
 TRIALS_MOST = 256  # that the process is conditioned on: the better half by time, the rest at random
 ADDED_MOST = 64  # trials beyond that before the pool is gathered anew
 TAIL = 0.05  # of the normal distribution, at either end, that no trial's score lies in
-FAILURE_STANDS = 0.75  # share of the trials that ran and are faster than a failure counts as
-LEAST_VALID = 0.02  # nothing is ever ruled out
+LEAST_CHANCE = 1e-9  # what is sure to fail is a last resort, but never ruled out
 LEAST_GAIN = 0.01  # expected of the best candidate, in the model's units; below, the model is doubted
 DOUBT = 3.0  # how many times as unsure as it says the model is taken to be then
 
@@ -46,9 +45,11 @@ class Insight:
         self.bred = bred
         self.validity = validity
         self.doubting = doubting
-        self.model = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
+        self.speed = GaussianModel(coordinates.group_of_column, coordinates.log_lengths)
+        self.chance: GaussianModel | None = None  # of running at all; none before anything failed
         self.threads = ThreadpoolController()
-        self.trained: list[int] = []  # places in the history that the model is conditioned on
+        self.trained: list[int] = []  # places in the history that the processes are conditioned on
+        self.ran: list[int] = []  # those of them that the speed is, because they ran
         self.seen = 0  # trials of the history that were looked at
         self.gain = math.inf  # expected of the best candidate of the last proposal, in the model's units
         self.learned_at = 0  # trials when the length scales were last learned
@@ -72,30 +73,42 @@ class Insight:
 
         The model thinks in ranks; what a rank is worth in time is read off the fastest tenth.
         """
-        times = history.times_us
-        fastest = np.argsort(times, kind="stable")[: max(3, int(np.isfinite(times).sum()) // 10)]
+        times = np.sort(history.times_us[np.isfinite(history.times_us)])
+        fastest = slice(max(3, len(times) // 10))
         scores, logs = targets_of(times)[fastest], np.log(times[fastest])
-        if not np.isfinite(logs).all() or np.ptp(scores) == 0:
+        if len(times) < 3 or np.ptp(scores) == 0:
             return math.inf
         return -math.expm1(-self.gain * float(np.ptp(logs) / np.ptp(scores)))
 
     def _look_around(self, history: History, indices: Indices) -> None:
         added = self.pool.add_neighbours(history, indices)
         if len(added):
-            self.model.add_candidates(self.coordinates.of(added))
+            candidates = self.coordinates.of(added)
+            self.speed.add_candidates(candidates)
+            if self.chance is not None:
+                self.chance.add_candidates(candidates)
 
     def _refresh(self, rng: np.random.Generator, history: History) -> None:
+        times = history.times_us
         if not self.trained or len(history.trials) >= GROWTH * self.learned_at:
             self._gather(rng, history, learn=True)
             return
-        if len(self.trained) + len(history.trials) - self.seen > TRIALS_MOST + ADDED_MOST:
+        full = len(self.trained) + len(history.trials) - self.seen > TRIALS_MOST + ADDED_MOST
+        if full or np.isnan(times[self.ran]).any():  # what ran once may be told again, as a failure
             self._gather(rng, history)
             return
         elites = {t.indices for t in history.best(CENTRES)} if len(history.trials) > self.seen else set()
         for place in range(self.seen, len(history.trials)):
             trial = history.trials[place]
-            self.model.add_point(self.coordinates.of(np.array([trial.indices]))[0])
+            point = self.coordinates.of(np.array([trial.indices]))[0]
             self.trained.append(place)
+            if not trial.failed:
+                self.ran.append(place)
+                self.speed.add_point(point)
+            if self.chance is not None:
+                self.chance.add_point(point)
+            elif trial.failed:
+                self._foresee(history)
             if self.bred and trial.indices in elites:
                 self._look_around(history, trial.indices)
         self.seen = len(history.trials)
@@ -110,13 +123,25 @@ class Insight:
             others = rng.choice(order[half:], TRIALS_MOST - half, replace=False)
             places = np.sort(np.concatenate([order[:half], others]))
         self.trained = [int(p) for p in places]
+        self.ran = [p for p in self.trained if not history.trials[p].failed]
         self.seen = count
         self.pool.refill(rng, history, self.bred)
-        rows = np.array([history.trials[p].indices for p in self.trained])
-        targets = self._targets(history.times_us)
-        self.model.fit(self.coordinates.of(rows), targets, self.coordinates.of(self.pool.rows), learn)
+        targets = targets_of(history.times_us[self.ran])
+        self.speed.fit(self._points(history, self.ran), targets, self.coordinates.of(self.pool.rows), learn)
+        self.chance = None
+        if len(self.ran) < len(self.trained):
+            self._foresee(history)
         if learn:
             self.learned_at = count
+
+    def _foresee(self, history: History) -> None:
+        """Learn from every trial how likely a candidate is to run, with the length scales of speed."""
+        if self.validity:
+            self.chance = self.speed.alike()
+            self.chance.condition(self._points(history, self.trained), self.coordinates.of(self.pool.rows))
+
+    def _points(self, history: History, places: list[int]) -> Array:
+        return self.coordinates.of(np.array([history.trials[p].indices for p in places]))
 
     def _choose(self, history: History, count: int) -> list[tuple[Indices, Descent]]:
         """Up to `count` of the pool by expected improvement, each mindful of what is in flight and chosen before.
@@ -147,60 +172,40 @@ class Insight:
                 score = value(deviation) if len(chosen) < count else score
         return chosen
 
-    def _targets(self, times_us: Array) -> Array:
-        return targets_of(times_us[self.trained])
-
     def _promise(self, history: History) -> tuple[Any, Array]:
         """Expected improvement times the chance to run, as a function of the deviation; and the deviation."""
         times = history.times_us
-        targets = self._targets(times)
-        least = targets.min()
-        ran = np.isfinite(times[self.trained])
-        valid: Array | float = 1.0
-        if self.validity and not ran.all():
+        targets = targets_of(times[self.ran])
+        mean, least = self.speed.mean(targets), targets.min()
+        chance: Array | float = 1.0
+        if self.chance is not None:
+            ran = np.isfinite(times[self.trained])
             share = float(ran.mean())
-            mean, valid = self.model.mean(np.stack([targets, ran - share], axis=1))
-            valid = np.clip(valid + share, LEAST_VALID, 1.0)
-        else:
-            mean = self.model.mean(targets)
+            chance = np.clip(self.chance.mean(ran - share) + share, LEAST_CHANCE, 1.0)
 
         def value(deviation: Array) -> Array:
-            return np.asarray(expected_improvement(mean, deviation, least) * valid)
+            return np.asarray(expected_improvement(mean, deviation, least) * chance)
 
-        return value, self.model.deviation()
+        return value, self.speed.deviation()
 
     def _unlike(self, indices: Indices) -> Array:
         """How much of the deviation is left once this configuration will be known."""
-        likeness = self.model.likeness(self.coordinates.of(np.array([indices]))[0])
+        likeness = self.speed.likeness(self.coordinates.of(np.array([indices]))[0])
         left: Array = np.sqrt(np.maximum(1 - likeness * likeness, 1e-4))
         return left
 
 
 def targets_of(times_us: Array) -> Array:
-    """What the model is told of each trial: zero mean, unit variance, low is fast.
+    """What the speed process is told of the trials that ran: zero mean, unit variance, low is fast.
 
     Times count by rank, as normal quantiles: a cliff of slow configurations must not drown the differences among fast
     ones. The tails are left out: else each slower trial would move the best further away from what is unknown, until no
-    candidate were worth a try. A failure (nan) says little of speed and stands among the slower ones, no cliff either.
+    candidate were worth a try.
     """
-    ran = np.isfinite(times_us)
-    count = int(ran.sum())
-    targets = np.zeros(len(times_us))
-    if count:
-        ranks = np.empty(count)
-        ranks[np.argsort(times_us[ran], kind="stable")] = np.arange(count)
-        targets[ran], targets[~ran] = _score((ranks + 0.5) / count), _score(FAILURE_STANDS)
-    return _standard(targets)
-
-
-def _score(share: Array | float) -> Array:
-    """Normal quantile of a share of the trials, the tails left out."""
-    return np.asarray(ndtri(TAIL + (1 - 2 * TAIL) * np.asarray(share)))
-
-
-def _standard(values: Array) -> Array:
-    spread = values.std()
-    return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))
+    count = len(times_us)
+    scores = np.empty(count)
+    scores[np.argsort(times_us, kind="stable")] = ndtri(TAIL + (1 - 2 * TAIL) * (np.arange(count) + 0.5) / count)
+    return scores / scores.std() if count > 1 else np.zeros(count)
 
 
 def expected_improvement(mean: Array, deviation: Array, least: float) -> Array:

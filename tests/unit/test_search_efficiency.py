@@ -58,11 +58,24 @@ def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
     runs.write_text(first + '{"cut')
     judge.run(arguments)
     assert runs.read_text() == first + '{"cut\n'
-    judge.report(argparse.Namespace(runs=[runs], output=tmp_path / "out" / "efficiency.json"))
+    judge.report(argparse.Namespace(runs=[runs], output=tmp_path / "out" / "efficiency.json", keep=None))
     summary = json.loads((tmp_path / "out" / "efficiency.json").read_text())
     assert {r["proposer"] for r in summary["rows"]} == {"random", "genetic"}
     assert search_tables.peers(summary).count("\n| ") == 3
     assert SPACE in search_tables.spaces(summary)
+
+
+def test_rows_of_an_earlier_report_stand_where_there_are_fewer_searches_now() -> None:
+    def row(proposer: str, runs: int, score: float) -> dict[str, object]:
+        return {"noise": 0.0, "proposer": proposer, "space": SPACE, "runs": runs, "score": score}
+
+    previous = {"commit": "old", "rows": [row("evo", 25, 0.1), row("tpe", 25, 0.2), row("random", 25, 0.3)]}
+    rows = judge.with_kept([row("evo", 25, 0.4), row("tpe", 5, 0.5)], previous)
+    assert [(r["proposer"], r["score"], r.get("commit")) for r in rows] == [
+        ("evo", 0.4, None),
+        ("random", 0.3, "old"),
+        ("tpe", 0.2, "old"),
+    ]
 
 
 def test_searches_of_different_budgets_are_pairs(tmp_path: Path) -> None:
