@@ -14,8 +14,6 @@ Rows = list[dict[str, Any]]
 CHECKPOINTS = ("50", "100", "200", "400")
 KERNEL_TUNER = "kernel-tuner "
 ABLATED = ("evo-free", "evo-insight", "evo without ", "evo with ")
-# Where the best of many peers is taken, the mean of a handful of searches would be the luckiest, not the best.
-FEWEST = 8
 NAMES = {
     "evo-free": "evo-free: no model of speed",
     "evo-insight": "evo-insight: strangers instead of children",
@@ -68,7 +66,6 @@ def noise(report: Report) -> str:
 def spaces(report: Report) -> str:
     """evo against the best other proposer on every single space, at each number of evaluations."""
     rows = [r for r in _without_noise(report) if not _is_ablation(r)]
-    rows = [r for r in rows if r["runs"] >= FEWEST]
     lines = []
     for space in sorted({r["space"] for r in rows}, key=lambda s: (s.startswith("made-up"), s)):
         here = {r["proposer"]: r["fraction"] for r in rows if r["space"] == space}
