@@ -47,7 +47,8 @@ class SearchRequest:
     proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
-    run_timeout_s: float = 30.0  # one variant's verification and measurement
+    verify_timeout_s: float = 30.0  # one variant's verification
+    measure_timeout_s: float = 30.0  # one variant's timing
     contest_timeout_s: float = 600.0  # each part of the promotion's contest
     own_budget: bool = False  # with resume: the campaign's own budget instead of this one
     patience: int | None = None  # evaluations without prospect that end the search

@@ -102,7 +102,8 @@ def raise_fleet(request: SearchRequest, setting: Setting) -> AbstractContextMana
         setting.base.workload,
         setting.case,
         timing,
-        evaluate_s=request.run_timeout_s,
+        verify_s=request.verify_timeout_s,
+        measure_s=request.measure_timeout_s,
         contest_s=request.contest_timeout_s,
     )
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
@@ -360,6 +361,7 @@ def promote_campaign(
     db: str,
     rounds: int = 40,
     margin: float = 0.01,
+    contest_timeout_s: float = 600.0,
     ray_address: str | None = None,
     say: Say = lambda _: None,
 ) -> SearchResult:
@@ -378,6 +380,7 @@ def promote_campaign(
             ray_address=ray_address,
             rounds=rounds,
             margin=margin,
+            contest_timeout_s=contest_timeout_s,
         )
         setting = resolve(request)
         say(f"Starting Ray and a {setting.target} worker (a few seconds)")
