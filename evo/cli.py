@@ -116,7 +116,9 @@ def search(
     target: Annotated[str, typer.Option(help="auto, cuda, host or replay.")] = "auto",
     proposer: Annotated[str, typer.Option(help="evo, random, tpe, cmaes, nsgaii, gp or optuna:NAME.")] = "evo",
     budget: Annotated[int | None, typer.Option(help="Variants to evaluate.", show_default="200")] = None,
-    time_limit: Annotated[str, typer.Option(help="Stop after this time: 90s, 10m, 1h.")] = "",
+    time_limit: Annotated[
+        str, typer.Option(help="Stop after this time: 90s, 10m, 1h; with --resume from now on, else what was left.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the proposer: the same seed and outcomes, the same proposals.")] = 0,
     db: DbOption = "results.db",
     recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,

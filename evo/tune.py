@@ -146,7 +146,7 @@ def search_with(
     place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
     unfinished = _to_resume(record, request, setting, place) if request.resume else None
     if unfinished is not None:
-        request = _as_before(request, unfinished)
+        request = _as_before(request, unfinished, record.searched_s(unfinished.id))
     seeds = [binding.space.default] if binding.space.has_default else []
     seeds += _known_elites(record, binding, place)
     stream = _stream(request.seed, unfinished.evaluated if unfinished is not None else 0)
@@ -169,7 +169,8 @@ def search_with(
         if not record.settle(campaign_id):
             raise InputError(f"--resume: {record.name} does not take the results that are spooled beside it")
         campaign.resume()
-        say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
+        left = "" if request.time_limit_s is None else f", {request.time_limit_s:.0f} s of its time limit left"
+        say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes{left}")
     where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
@@ -231,14 +232,19 @@ def _nothing_to_resume(database: str, setting: Setting, where: str = "") -> Inpu
     return InputError(f"--resume: {database} has no unfinished campaign of {what}")
 
 
-def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequest:
-    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with."""
+def _as_before(request: SearchRequest, campaign: RecordedCampaign, searched_s: float) -> SearchRequest:
+    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with.
+
+    Of its time limit it has what is left after `searched_s`; one that is given now begins now.
+    """
+    limit_s = campaign.options.get("time_limit_s")
+    left_s = None if limit_s is None else max(0.0, limit_s - searched_s)
     return replace(
         request,
         proposer=campaign.proposer,
         seed=campaign.seed,
         budget=campaign.budget if request.own_budget else request.budget,
-        time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
+        time_limit_s=left_s if request.time_limit_s is None else request.time_limit_s,
         patience=request.patience or campaign.patience,
         control_share=campaign.control_share,
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -223,6 +226,19 @@ def test_a_search_without_a_valid_variant_exits_with_1(tmp_path: Path) -> None:
     done = evo("search", "--recording", str(recording), "--budget", "5", cwd=tmp_path, code=1)
     assert "Nothing valid was found." in done.stdout
     assert "every admissible configuration tried" in done.stdout
+
+
+def test_a_search_that_failed_goes_on_with_what_is_left_of_its_time(tmp_path: Path) -> None:
+    words = ("search", "--base", "phase4", "--target", "replay")
+    evo(*words, "--budget", "6", "--time-limit", "1h", cwd=tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.db")) as connection, connection:
+        connection.execute("UPDATE campaigns SET state = 'failed', end_reason = 'OSError: no space left on device'")
+        connection.execute("UPDATE trials SET started_at = started_at - 600 WHERE number = 0")
+    offered = evo(*words, "--budget", "3", cwd=tmp_path)
+    assert "evo: campaign 1 of phase4, case mission, is unfinished (6 of 6 evaluated)" in offered.stderr
+    resumed = evo(*words, "--resume", "--budget", "9", cwd=tmp_path).stdout
+    assert re.search(r"Going on with campaign 1 after 6 outcomes, (2\d\d\d|3000) s of its time limit left", resumed)
+    assert "9/9 evaluated" in resumed
 
 
 def test_a_build_that_fails_exits_with_1_and_shows_the_compilers_words(tmp_path: Path) -> None:
