@@ -23,7 +23,7 @@ from evo.record import Campaign as RecordedCampaign
 from evo.record import CampaignSpec, Environment, Event, Place, Record, check_place, is_missing, open_record
 from evo.search import check_name, make_proposer
 from evo.search.control import with_control
-from evo.setting import SearchRequest, Setting, check_space, resolve
+from evo.setting import SearchRequest, Setting, check_memory, check_space, resolve
 from evo.space import Configuration, SearchSpace
 from evo.targets.replay import ReplayFleet
 from evo.variant import Variant
@@ -64,6 +64,7 @@ def search(
     setting = resolve(request)
     check_name(request.proposer)
     check_space(request, setting)
+    check_memory(request, setting)
     if request.resume and find_unfinished(request) is None:
         raise _nothing_to_resume(request.db, setting)
     check_place(request.db)

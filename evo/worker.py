@@ -75,6 +75,7 @@ def _limit(spec: WorkerSpec) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_BYTES, _OUTPUT_BYTES))
     if spec.target == "host":  # a CUDA driver maps far more than it uses
-        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        limit = spec.memory_bytes or max(half, 4 * 2**30)
+        from evo.targets.host import worker_bytes
+
+        limit = spec.memory_bytes or worker_bytes()
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

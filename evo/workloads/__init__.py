@@ -64,6 +64,9 @@ class Workload(Protocol):
         float64, to first order; of sums whose error reaches the outputs enlarged.
         """
 
+    def oracle_bytes(self, case: Any) -> int:
+        """Memory that the oracle takes at once, at the least."""
+
     def reference(self, case: Any, inputs: Tensors) -> Tensors:
         """The library's own outputs in the case's dtype: sets how much error is allowed."""
 

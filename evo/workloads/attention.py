@@ -138,6 +138,11 @@ class Attention:
         """float64 attention with the causal mask aligned top-left (query i sees keys 0..i)."""
         return {"out": _weights(case, inputs) @ inputs["v"].double()}
 
+    def oracle_bytes(self, case: AttentionCase) -> int:
+        """Scores and their softmax in float64, beside inputs and output."""
+        rows = 2 * case.seq_q + 2 * case.seq_kv
+        return 8 * case.batch * case.heads * (2 * case.seq_q * case.seq_kv + rows * case.head_dim)
+
     def sensitivity(self, case: AttentionCase, inputs: Tensors) -> Tensors:
         """What the softmax makes of errors in its scores: d out = sum_j w_j (v_j - out) d s_j.
 

@@ -288,6 +288,7 @@ BAD = {
     "search --base search_spaces/empty.yaml": "empty.yaml: rules: no combination",
     "search --base cpu_attention --case 1x2x3": "--case 1x2x3: expected tiny, small",
     "search --base cpu_attention --case 1x2x32x65": "head_dim 65 does not fit; expected 64 or 128",
+    "search --base cpu_attention --case 64x64x8192x64": "--case 64x64x8192x64: the oracle takes at least 4,160.0 GiB",
     "search --base cpu_attention --dtype float16": "--dtype float16: cpu_attention takes float32",
     "search --recording nothing.json": "--recording nothing.json: no such file",
     "search --recording notes.txt": "notes.txt: ",
