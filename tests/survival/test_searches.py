@@ -133,10 +133,12 @@ def _replay_and_verify_again(place: Ground) -> None:
 
 
 def _promote_without_time(place: Ground) -> None:
-    """A comparison has no longer than its limit: each part of it is stopped, and no one is crowned."""
+    """A comparison has no longer than its limit: each part of it is stopped, and all stays as it was."""
+    reigning = place.rows(REIGNING)
     evo("promote", "2", "--db", str(place.db), "--contest-timeout", "0.001", cwd=place.folder, code=1)
     query = "SELECT reason FROM promotions WHERE campaign_id = 2 ORDER BY id DESC LIMIT 3"
     assert {reason for (reason,) in place.rows(query)} == {"timeout: hang: verification: no answer within 0.001 s"}
+    assert place.rows(REIGNING) == reigning
 
 
 def _wait_for_trials(place: Ground, driver: object, count: int) -> None:
