@@ -23,12 +23,14 @@ from evo.cli_options import (
     BaseOption,
     CaseOption,
     CausalOption,
+    ContestTimeoutOption,
     DbOption,
     DtypeOption,
     JsonOption,
     MarginOption,
     answer,
     check_count,
+    check_timeout,
     end_cleanly_on_signals,
     parse_margin,
     print_json,
@@ -114,7 +116,9 @@ def search(
     target: Annotated[str, typer.Option(help="auto, cuda, host or replay.")] = "auto",
     proposer: Annotated[str, typer.Option(help="evo, random, tpe, cmaes, nsgaii, gp or optuna:NAME.")] = "evo",
     budget: Annotated[int | None, typer.Option(help="Variants to evaluate.", show_default="200")] = None,
-    time_limit: Annotated[str, typer.Option(help="Stop after this time: 90s, 10m, 1h.")] = "",
+    time_limit: Annotated[
+        str, typer.Option(help="Stop after this time: 90s, 10m, 1h; with --resume from now on, else what was left.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the proposer: the same seed and outcomes, the same proposals.")] = 0,
     db: DbOption = "results.db",
     recording: Annotated[Path | None, typer.Option(help="Play this recording (ours, Kernel Tuner's, T4).")] = None,
@@ -142,8 +146,14 @@ def search(
         bool, typer.Option(help="Run compute-sanitizer on what is to be promoted, where it is installed.")
     ] = True,
     build_timeout: Annotated[float, typer.Option(help="Seconds for one compilation.")] = 60.0,
-    run_timeout: Annotated[float, typer.Option(help="Seconds for one variant's verification and timing.")] = 30.0,
-    contest_timeout: Annotated[float, typer.Option(help="Seconds for each part of the final comparison.")] = 600.0,
+    run_timeout: Annotated[float, typer.Option(help="Seconds for one variant's verification, then for timing.")] = 30.0,
+    verify_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for verification alone.", show_default="--run-timeout")
+    ] = None,
+    measure_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for timing alone.", show_default="--run-timeout")
+    ] = None,
+    contest_timeout: ContestTimeoutOption = 600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Search a base for its fastest right variant, and promote the best three.
@@ -161,10 +171,11 @@ def search(
     check_count("--seed", seed, 0)
     check_count("--patience", patience)
     check_count("--rounds", rounds, FEWEST_ROUNDS)
-    timeouts = {"--build-timeout": build_timeout, "--run-timeout": run_timeout, "--contest-timeout": contest_timeout}
-    for option, seconds in timeouts.items():
-        if not 0 < seconds < 86400:
-            raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
+    check_timeout("--build-timeout", build_timeout)
+    check_timeout("--run-timeout", run_timeout)
+    check_timeout("--verify-timeout", verify_timeout)
+    check_timeout("--measure-timeout", measure_timeout)
+    check_timeout("--contest-timeout", contest_timeout)
     request = SearchRequest(
         base=base,
         case=case,
@@ -186,7 +197,8 @@ def search(
         proof=proof,
         sanitize=sanitize,
         build_timeout_s=build_timeout,
-        run_timeout_s=run_timeout,
+        verify_timeout_s=verify_timeout or run_timeout,
+        measure_timeout_s=measure_timeout or run_timeout,
         contest_timeout_s=contest_timeout,
         own_budget=budget is None,
         patience=patience,

@@ -15,12 +15,14 @@ from evo.cli_options import (
     BaseOption,
     CaseOption,
     CausalOption,
+    ContestTimeoutOption,
     DbOption,
     DtypeOption,
     JsonOption,
     MarginOption,
     answer_file,
     check_count,
+    check_timeout,
     end_cleanly_on_signals,
     parse_margin,
     print_json,
@@ -56,6 +58,7 @@ def promote(
     db: DbOption = "results.db",
     rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
     margin: MarginOption = 1.0,
+    contest_timeout: ContestTimeoutOption = 600.0,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster.")] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +71,7 @@ def promote(
     from evo.watch import watching
 
     check_count("--rounds", rounds, FEWEST_ROUNDS)
+    check_timeout("--contest-timeout", contest_timeout)
     end_cleanly_on_signals()
     with watching(quiet=as_json) as watcher:
         result = promote_campaign(
@@ -75,6 +79,7 @@ def promote(
             db=db,
             rounds=rounds,
             margin=parse_margin(margin),
+            contest_timeout_s=contest_timeout,
             ray_address=ray_address or None,
             say=watcher.say,
         )

@@ -23,6 +23,7 @@ DbOption = Annotated[str, typer.Option("--db", help="Results: a SQLite file or a
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ArchOption = Annotated[str, typer.Option(help="Build for this architecture, e.g. sm_89; empty: this device's.")]
 MarginOption = Annotated[float, typer.Option(help="Percent that a newcomer must be faster than a champion by.")]
+ContestTimeoutOption = Annotated[float, typer.Option(help="Seconds for each part of the final comparison.")]
 CampaignArgument = Annotated[int, typer.Argument(help="A campaign's number, as `evo runs` shows it.")]
 KnobOption = Annotated[list[str] | None, typer.Option("--knob", "-k", help="name=value; the rest keep defaults.")]
 ChosenKnobOption = Annotated[
@@ -35,6 +36,12 @@ def check_count(option: str, count: int | None, fewest: int = 1) -> None:
     if count is not None and not fewest <= count <= MOST:
         least = f"{fewest} or more" if fewest == 0 else f"at least {fewest}"
         raise InputError(f"{option} {count}: expected {least}{f', at most {MOST}' if count > MOST else ''}")
+
+
+def check_timeout(option: str, seconds: float | None) -> None:
+    """Raises: InputError."""
+    if seconds is not None and not 0 < seconds < 86400:
+        raise InputError(f"{option} {seconds:g}: expected more than 0 seconds and less than a day")
 
 
 def parse_margin(percent: float) -> float:

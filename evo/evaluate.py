@@ -6,7 +6,7 @@ import random
 import secrets
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,9 +72,17 @@ class Bench:
         """About how long a launch takes here and now: the fastest of three promises too much on a busy machine."""
         return statistics.median(self.target.time([watch], [0, 0, 0]))
 
-    def evaluate(self, variant: Variant, built: Built, best_us: float | None = None) -> Measured | Rejected:
+    def evaluate(
+        self,
+        variant: Variant,
+        built: Built,
+        best_us: float | None = None,
+        *,
+        tell_right: Callable[[], None] = lambda: None,
+    ) -> Measured | Rejected:
         """Verify on fresh inputs, then measure beside the anchor.
 
+        tell_right: called in between.
         Raises: LaunchError when the device can no longer be used by this process.
         """
         program = self._load(variant, built)
@@ -83,6 +91,7 @@ class Bench:
         verified = verify(program, built, self.oracle, self.workload.trial_cases(self.case), self._current_seeds())
         if isinstance(verified, Rejected):
             return verified
+        tell_right()
         measured = self._measure(program, verified, best_us)
         drift = self._drift(measured)
         if abs(drift) > self.timing.drift:  # clocks throttled, or a noisy neighbour: look once more

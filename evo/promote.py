@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evo.measure import Interval, gain_interval, median_interval
-from evo.outcome import Contest, Rejected
+from evo.outcome import Contest, Rejected, Stage
 from evo.record import Place, Promotion, Record, Samples
 
 ELITES = 3  # kept per place
@@ -163,7 +163,8 @@ def record_crowning(record: Record, campaign_id: int, place: Place, contest: Con
             ),
         )
     standing = record.elites(base=place.base, case_name=place.case_name, dtype=place.dtype, arch=place.arch)
-    all_wrong = bool(standing) and all(elite.variant_key in contest.rejected for elite in standing)
+    fates = [contest.rejected.get(elite.variant_key) for elite in standing]
+    all_wrong = bool(fates) and all(fate is not None and fate.stage != Stage.TIMEOUT for fate in fates)
     if crowning.reigning or all_wrong:  # a place may be left empty rather than to a wrong kernel
         record.crown(campaign_id, place, crowning.reigning)
 

@@ -42,7 +42,9 @@ class WorkerSpec:
     timing: Timing = field(default_factory=Timing)
     arch: str | None = None
     start_s: float = 180.0  # torch, a CUDA context and the baselines' first run
-    evaluate_s: float = 30.0  # one variant's verification and measurement
+    evaluate_s: float = 30.0  # one variant's verification, then as much for its timing; or each its own:
+    verify_s: float | None = None
+    measure_s: float | None = None
     contest_s: float = 600.0
     memory_bytes: int = 0  # that a worker of the host target may take; 0: half of the machine's
 
@@ -63,6 +65,11 @@ class Fatal:
     """The outcome of a call after which the child ends."""
 
     outcome: Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A worker's word on the way: the kernel is right, its timing begins."""
 
 
 class WorkerLost(Exception):
@@ -91,10 +98,13 @@ class WorkerProcess:
         except OSError:
             raise WorkerLost(self._post_mortem()) from None
 
-    def receive(self, limit_s: float) -> Any:
-        """The child's next word. Raises: WorkerLost when it dies or does not answer within `limit_s`."""
+    def receive(self, limit_s: float, at: str) -> Any:
+        """The child's next word. Raises: WorkerLost when it dies or does not answer within `limit_s`.
+
+        at: what it is at, for the message.
+        """
         try:
-            self._await_word(limit_s)
+            self._await_word(limit_s, at)
             return pickle.loads(self._wire.recv_bytes())
         except (EOFError, OSError):
             raise WorkerLost(self._post_mortem()) from None
@@ -102,7 +112,7 @@ class WorkerProcess:
             words = f"the worker answered nonsense: {type(error).__name__}: {error}"
             raise WorkerLost(Rejected(Stage.CRASH, "garbled_answer", words)) from None
 
-    def _await_word(self, limit_s: float) -> None:
+    def _await_word(self, limit_s: float, at: str) -> None:
         """Return when the wire can be read. A child's end is known from the nursery too: a process that the kernel
         left behind may hold the wire open. Raises: WorkerLost.
         """
@@ -113,7 +123,7 @@ class WorkerProcess:
                 raise WorkerLost(self._post_mortem())
             left = deadline - time.monotonic()
             if left <= 0:
-                raise WorkerLost(Rejected(Stage.TIMEOUT, "hang", f"no answer within {limit_s:g} s"))
+                raise WorkerLost(Rejected(Stage.TIMEOUT, "hang", f"{at}: no answer within {limit_s:g} s"))
             heard: list[Any] = wait(ears, left)
             if self._nursery in heard and not self._nursery.listen():
                 ears = [self._wire]  # the nursery is gone, and its children are going
@@ -183,7 +193,8 @@ class Seat:
 
     def evaluate(self, variant: Variant, built: Built, best_us: float | None) -> Measured | Rejected:
         """Verify and measure one variant; whatever it does to the process becomes a `Rejected`."""
-        outcome = self._call(("evaluate", variant, built, best_us), self.spec.evaluate_s)
+        verify_s, measure_s = self.spec.verify_s or self.spec.evaluate_s, self.spec.measure_s or self.spec.evaluate_s
+        outcome = self._call(("evaluate", variant, built, best_us), ("verification", verify_s), ("timing", measure_s))
         if isinstance(outcome, Rejected) and outcome.reason in _STRAY_WRITES and self.spec.target == "host":
             self._replace()  # what else it wrote in that process cannot be known
         return outcome  # type: ignore[no-any-return]
@@ -204,7 +215,8 @@ class Seat:
                 else:
                     notes[key] = found
         rest = [(variant, built) for variant, built in entries if variant.key not in guilty]
-        outcome: Contest | Rejected = self._call(("contest", rest, rounds), self.spec.contest_s)
+        limit = ("comparison", self.spec.contest_s)
+        outcome: Contest | Rejected = self._call(("contest", rest, rounds), limit)
         if isinstance(outcome, Rejected):
             found_wrong = {variant.key: self.verify(variant, built, 3) for variant, built in rest}
             fatal = {key: verdict for key, verdict in found_wrong.items() if isinstance(verdict, Rejected)}
@@ -214,14 +226,15 @@ class Seat:
             guilty |= fatal
             if not rest:
                 return Contest({}, {}, guilty, sanitizer=notes)
-            outcome = self._call(("contest", rest, rounds), self.spec.contest_s)
+            outcome = self._call(("contest", rest, rounds), limit)
         if isinstance(outcome, Rejected):
             return outcome
         return replace(outcome, rejected={**outcome.rejected, **guilty}, sanitizer=notes)
 
     def verify(self, variant: Variant, built: Built, seeds: int) -> Verified | Rejected:
         """Check one variant on every case of the workload, `seeds` fresh seeds each."""
-        return self._call(("verify", variant, built, seeds), self.spec.contest_s)  # type: ignore[no-any-return]
+        limit = ("verification", self.spec.contest_s)
+        return self._call(("verify", variant, built, seeds), limit)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._worker.close()
@@ -229,11 +242,15 @@ class Seat:
             self._spare.close()
         self._nursery.close()
 
-    def _call(self, request: Any, limit_s: float) -> Any:
+    def _call(self, request: Any, *limits: tuple[str, float]) -> Any:
+        """limits: what the worker is at, and seconds for it; its word on the way begins the next."""
         self.recovery_s = 0.0
         try:
             self._worker.send(request)
-            reply = self._worker.receive(limit_s)
+            for at, limit_s in limits:
+                reply = self._worker.receive(limit_s, at)
+                if not isinstance(reply, Right):
+                    break
         except WorkerLost as lost:
             self._replace()
             return lost.outcome
@@ -277,7 +294,7 @@ class Seat:
 
     def _activate(self, worker: WorkerProcess) -> Ready:
         worker.send(("activate", self.spec.case, self._anchor))
-        reply = worker.receive(self.spec.start_s)
+        reply = worker.receive(self.spec.start_s, "start")
         if isinstance(reply, InputError):
             raise reply
         if isinstance(reply, Fatal):

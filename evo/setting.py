@@ -14,6 +14,7 @@ from evo.space import Value
 from evo.targets.nvml import gpu_names
 from evo.targets.recorded import Recording
 from evo.targets.replay import describe, find_recording, open_recording, recorded_base
+from evo.workloads import find_workload
 
 TARGETS = ("auto", "cuda", "host", "replay")
 _ANSWER_S = 5.0  # that a cluster's head may take to be reached
@@ -47,7 +48,8 @@ class SearchRequest:
     proof: bool = True  # before the search: every knob is live, and wrong kernels are caught
     sanitize: bool = True  # run compute-sanitizer on what is to be promoted, where it is installed
     build_timeout_s: float = 60.0  # one compilation
-    run_timeout_s: float = 30.0  # one variant's verification and measurement
+    verify_timeout_s: float = 30.0  # one variant's verification
+    measure_timeout_s: float = 30.0  # one variant's timing
     contest_timeout_s: float = 600.0  # each part of the promotion's contest
     own_budget: bool = False  # with resume: the campaign's own budget instead of this one
     patience: int | None = None  # evaluations without prospect that end the search
@@ -115,6 +117,20 @@ def check_space(request: SearchRequest, setting: Setting) -> None:
             refused = error
     if refused is not None:
         raise refused
+
+
+def check_memory(request: SearchRequest, setting: Setting) -> None:
+    """Find out before Ray starts that the oracle's answer does not fit a worker of this machine. Raises: InputError."""
+    if setting.target != "host" or request.ray_address:
+        return
+    from evo.targets.host import worker_bytes
+
+    needed, given = find_workload(setting.base.workload).oracle_bytes(setting.case), worker_bytes()
+    if needed > given:
+        words = (
+            f"the oracle takes at least {needed / 2**30:,.1f} GiB of memory; a worker has {given / 2**30:,.1f} GiB here"
+        )
+        raise InputError(f"--case {setting.case.name}: {words}")
 
 
 def _limits_here(target: str) -> list[Mapping[str, Value]]:

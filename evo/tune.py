@@ -23,7 +23,7 @@ from evo.record import Campaign as RecordedCampaign
 from evo.record import CampaignSpec, Environment, Event, Place, Record, check_place, is_missing, open_record
 from evo.search import check_name, make_proposer
 from evo.search.control import with_control
-from evo.setting import SearchRequest, Setting, check_space, resolve
+from evo.setting import SearchRequest, Setting, check_memory, check_space, resolve
 from evo.space import Configuration, SearchSpace
 from evo.targets.replay import ReplayFleet
 from evo.variant import Variant
@@ -64,6 +64,7 @@ def search(
     setting = resolve(request)
     check_name(request.proposer)
     check_space(request, setting)
+    check_memory(request, setting)
     if request.resume and find_unfinished(request) is None:
         raise _nothing_to_resume(request.db, setting)
     check_place(request.db)
@@ -102,7 +103,8 @@ def raise_fleet(request: SearchRequest, setting: Setting) -> AbstractContextMana
         setting.base.workload,
         setting.case,
         timing,
-        evaluate_s=request.run_timeout_s,
+        verify_s=request.verify_timeout_s,
+        measure_s=request.measure_timeout_s,
         contest_s=request.contest_timeout_s,
     )
     return Fleet(spec, address=request.ray_address, gpu_type=request.gpu_type, build_s=request.build_timeout_s)
@@ -145,7 +147,7 @@ def search_with(
     place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
     unfinished = _to_resume(record, request, setting, place) if request.resume else None
     if unfinished is not None:
-        request = _as_before(request, unfinished)
+        request = _as_before(request, unfinished, record.searched_s(unfinished.id))
     seeds = [binding.space.default] if binding.space.has_default else []
     seeds += _known_elites(record, binding, place)
     stream = _stream(request.seed, unfinished.evaluated if unfinished is not None else 0)
@@ -168,7 +170,8 @@ def search_with(
         if not record.settle(campaign_id):
             raise InputError(f"--resume: {record.name} does not take the results that are spooled beside it")
         campaign.resume()
-        say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
+        left = "" if request.time_limit_s is None else f", {request.time_limit_s:.0f} s of its time limit left"
+        say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes{left}")
     where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
     say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
@@ -230,14 +233,19 @@ def _nothing_to_resume(database: str, setting: Setting, where: str = "") -> Inpu
     return InputError(f"--resume: {database} has no unfinished campaign of {what}")
 
 
-def _as_before(request: SearchRequest, campaign: RecordedCampaign) -> SearchRequest:
-    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with."""
+def _as_before(request: SearchRequest, campaign: RecordedCampaign, searched_s: float) -> SearchRequest:
+    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with.
+
+    Of its time limit it has what is left after `searched_s`; one that is given now begins now.
+    """
+    limit_s = campaign.options.get("time_limit_s")
+    left_s = None if limit_s is None else max(0.0, limit_s - searched_s)
     return replace(
         request,
         proposer=campaign.proposer,
         seed=campaign.seed,
         budget=campaign.budget if request.own_budget else request.budget,
-        time_limit_s=request.time_limit_s or campaign.options.get("time_limit_s"),
+        time_limit_s=left_s if request.time_limit_s is None else request.time_limit_s,
         patience=request.patience or campaign.patience,
         control_share=campaign.control_share,
     )
@@ -360,6 +368,7 @@ def promote_campaign(
     db: str,
     rounds: int = 40,
     margin: float = 0.01,
+    contest_timeout_s: float = 600.0,
     ray_address: str | None = None,
     say: Say = lambda _: None,
 ) -> SearchResult:
@@ -378,6 +387,7 @@ def promote_campaign(
             ray_address=ray_address,
             rounds=rounds,
             margin=margin,
+            contest_timeout_s=contest_timeout_s,
         )
         setting = resolve(request)
         say(f"Starting Ray and a {setting.target} worker (a few seconds)")

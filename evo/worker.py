@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from evo.errors import InputError
 from evo.evaluate import Bench
 from evo.outcome import Rejected, Stage
-from evo.seat import Fatal, Ready, WorkerSpec
+from evo.seat import Fatal, Ready, Right, WorkerSpec
 from evo.targets import LaunchError, make_target
 from evo.workloads import find_workload
 
@@ -48,7 +49,7 @@ def serve(descriptor: int) -> None:
             reply(refused)
             return
         try:
-            reply(_answer(bench, kind, rest))
+            reply(_answer(bench, kind, rest, lambda: reply(Right())))
         except InputError as error:
             reply(error)
         except LaunchError as error:
@@ -56,9 +57,9 @@ def serve(descriptor: int) -> None:
             os._exit(1)  # a poisoned context may hang an orderly exit
 
 
-def _answer(bench: Bench, kind: str, rest: list[Any]) -> Any:
+def _answer(bench: Bench, kind: str, rest: list[Any], tell_right: Callable[[], None]) -> Any:
     if kind == "evaluate":
-        return bench.evaluate(*rest)
+        return bench.evaluate(*rest, tell_right=tell_right)
     if kind == "verify":
         return bench.verify_fully(*rest)
     if kind == "contest":
@@ -74,6 +75,7 @@ def _limit(spec: WorkerSpec) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_OUTPUT_BYTES, _OUTPUT_BYTES))
     if spec.target == "host":  # a CUDA driver maps far more than it uses
-        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        limit = spec.memory_bytes or max(half, 4 * 2**30)
+        from evo.targets.host import worker_bytes
+
+        limit = spec.memory_bytes or worker_bytes()
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

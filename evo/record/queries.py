@@ -226,6 +226,16 @@ def read_span(connection: sa.Connection, campaign_id: int) -> tuple[float, float
     return (found[first].started_at, found[last].recorded_at) if found else None
 
 
+def read_searched_s(connection: sa.Connection, campaign_id: int) -> float:
+    """Seconds during which a trial was under way; those between a stop and going on are not among them."""
+    times = sa.select(TrialRow.started_at, TrialRow.recorded_at).where(TrialRow.campaign_id == campaign_id)
+    searched_s, until = 0.0, 0.0
+    for started, recorded in connection.execute(times.order_by(TrialRow.started_at)):
+        searched_s += max(0.0, recorded - max(started, until))
+        until = max(until, recorded)
+    return searched_s
+
+
 def read_changes(connection: sa.Connection) -> tuple[int, int, float]:
     """Last trial, last elite and latest heartbeat: whether anything worth showing has happened."""
     trials = connection.execute(sa.select(sa.func.max(TrialRow.id))).scalar()

@@ -63,9 +63,9 @@ class Reader:
         return found[0]
 
     def unfinished_campaigns(self, base: str | None = None) -> list[Campaign]:
-        """Campaigns that can be resumed: interrupted, or running without a living driver; newest first."""
+        """Campaigns that can be resumed: interrupted, failed, or running without a living driver; newest first."""
         campaigns = self.campaigns(base=base)
-        return [item for item in campaigns if item.state == "interrupted" or is_abandoned(item)]
+        return [item for item in campaigns if item.state in ("interrupted", "failed") or is_abandoned(item)]
 
     def trials(
         self,
@@ -95,6 +95,10 @@ class Reader:
     def span(self, campaign_id: int) -> tuple[float, float] | None:
         """When the campaign's first trial started and its last was recorded; None without trials."""
         return self._read(queries.read_span, campaign_id)
+
+    def searched_s(self, campaign_id: int) -> float:
+        """Seconds that the campaign has searched, in all its runs."""
+        return self._read(queries.read_searched_s, campaign_id)
 
     def changes(self) -> tuple[int, int, float]:
         """Last trial, last elite, latest heartbeat: equal as long as there is nothing new to show."""

@@ -71,6 +71,11 @@ _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _serial = itertools.count(1)
 
 
+def worker_bytes() -> int:
+    """Memory that a worker of this machine may take: half of all, or 4 GiB where that is more."""
+    return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, 4 * 2**30)
+
+
 class HostTarget:
     """Builds with the machine's own C++ compiler, runs on its own CPU."""
 

@@ -58,6 +58,15 @@ class Workload(Protocol):
     def oracle(self, case: Any, inputs: Tensors) -> Tensors:
         """float64 outputs on the same inputs."""
 
+    def sensitivity(self, case: Any, inputs: Tensors) -> Tensors:
+        """How far each output moves when the sums that lead to it err by one part in all of their terms' size.
+
+        float64, to first order; of sums whose error reaches the outputs enlarged.
+        """
+
+    def oracle_bytes(self, case: Any) -> int:
+        """Memory that the oracle takes at once, at the least."""
+
     def reference(self, case: Any, inputs: Tensors) -> Tensors:
         """The library's own outputs in the case's dtype: sets how much error is allowed."""
 

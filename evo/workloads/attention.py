@@ -136,14 +136,23 @@ class Attention:
 
     def oracle(self, case: AttentionCase, inputs: Tensors) -> Tensors:
         """float64 attention with the causal mask aligned top-left (query i sees keys 0..i)."""
-        import torch
+        return {"out": _weights(case, inputs) @ inputs["v"].double()}
 
-        q, k, v = (inputs[name].double() for name in ("q", "k", "v"))
-        scores = (q @ k.transpose(-1, -2)) * case.scale
-        if case.causal:
-            hidden = torch.ones(case.seq_q, case.seq_kv, dtype=torch.bool, device=q.device).triu(1)
-            scores = scores.masked_fill(hidden, float("-inf"))
-        return {"out": torch.softmax(scores, dim=-1) @ v}
+    def oracle_bytes(self, case: AttentionCase) -> int:
+        """Scores and their softmax in float64, beside inputs and output."""
+        rows = 2 * case.seq_q + 2 * case.seq_kv
+        return 8 * case.batch * case.heads * (2 * case.seq_q * case.seq_kv + rows * case.head_dim)
+
+    def sensitivity(self, case: AttentionCase, inputs: Tensors) -> Tensors:
+        """What the softmax makes of errors in its scores: d out = sum_j w_j (v_j - out) d s_j.
+
+        A score, its scaling and the exponent's argument err by a multiple of scale |q| |k_j|, each key's by itself: the
+        squares add up. Where few keys share the weight and scores are large, this is far more than the outputs' size.
+        """
+        weights, q, k, v = _weights(case, inputs), *(inputs[name].double() for name in ("q", "k", "v"))
+        out, squares, keys = weights @ v, weights.square(), k.square().sum(-1, keepdim=True)
+        spread = squares @ (keys * v.square()) - 2 * out * (squares @ (keys * v)) + out.square() * (squares @ keys)
+        return {"out": case.scale * q.norm(dim=-1, keepdim=True) * spread.clamp(min=0).sqrt()}
 
     def reference(self, case: AttentionCase, inputs: Tensors) -> Tensors:
         from torch.nn.functional import scaled_dot_product_attention
@@ -189,3 +198,15 @@ class Attention:
     def bytes_moved(self, case: AttentionCase) -> float:
         rows = 2 * case.seq_q + 2 * case.seq_kv
         return float(case.batch * case.heads * rows * case.head_dim * _DTYPE_BYTES[case.dtype])
+
+
+def _weights(case: AttentionCase, inputs: Tensors) -> torch.Tensor:
+    """The softmax of the scores in float64."""
+    import torch
+
+    q, k = inputs["q"].double(), inputs["k"].double()
+    scores = (q @ k.transpose(-1, -2)) * case.scale
+    if case.causal:
+        hidden = torch.ones(case.seq_q, case.seq_kv, dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    return torch.softmax(scores, dim=-1)

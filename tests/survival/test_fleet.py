@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from evo.fleet import Fleet
 from evo.measure import Timing
 from evo.outcome import Built, Done, Measured, Rejected, Stage
 from evo.seat import Seat, WorkerSpec
+from evo.workloads import find_workload
 from tests.hostile.endless import cuda_variant, endless
 from tests.hostile.kit import CASE, Kit, actor_of, nursery_of, parent_of
 
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
     pytest.mark.timeout(1200),  # of a busy machine; minutes are not needed
 ]
+WORKLOAD = find_workload("attention")
 QUICK = Timing(launches=1, sample_us=100.0, first_look=2, rounds=2)
 
 
@@ -65,6 +68,30 @@ def test_a_seat_replaces_what_kernels_kill_at_once_and_again(kit: Kit) -> None:
         assert not isinstance(alone, Rejected), "nor does that of all: each has its verdict"
         assert alone.rejected[guilty.key].reason == "SIGKILL"
         assert alone.warm_us == {}
+    finally:
+        seat.close()
+
+
+@pytest.mark.parametrize(
+    ("rightly", "limits", "words"),
+    [
+        (0, {"verify_s": 2.0, "measure_s": 600.0}, "verification: no answer within 2 s"),
+        (2 * len(WORKLOAD.trial_cases(CASE)), {"verify_s": 600.0, "measure_s": 2.0}, "timing: no answer within 2 s"),
+    ],
+)
+def test_verification_and_timing_have_limits_of_their_own(
+    kit: Kit, rightly: int, limits: dict[str, float], words: str
+) -> None:
+    """A kernel that answers `rightly` often, two seeds of each case being what verification asks, and then no more."""
+    variant = kit.variant(serial=1)
+    body = variant.sources[""]
+    late = f"static int calls;\n  if (++calls > {rightly})\n    for (;;) sink = sink + 1;\n  misbehave<kHostility>();"
+    variant = replace(variant, sources={**variant.sources, "": body.replace("misbehave<kHostility>();", late)})
+    seat = Seat(_spec(**limits), spare=False)
+    try:
+        outcome = seat.evaluate(variant, kit.built(variant), None)
+        assert isinstance(outcome, Rejected)
+        assert (outcome.stage, outcome.reason, outcome.detail) == (Stage.TIMEOUT, "hang", words)
     finally:
         seat.close()
 

@@ -17,6 +17,7 @@ import pytest
 from evo.recheck import replay_trial, verify_elites
 from tests.hostile.searches import Ground, ground
 from tests.hostile.variants import FATES, write_base
+from tests.unit.test_cli import evo
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),
@@ -104,6 +105,7 @@ def test_two_searches_into_one_database_both_complete(place: Ground) -> None:
     assert place.rows("SELECT DISTINCT state FROM campaigns") == [("done",)]
     assert not list(place.folder.glob("*.spool-*"))
     _replay_and_verify_again(place)
+    _promote_without_time(place)
 
 
 def _replay_and_verify_again(place: Ground) -> None:
@@ -128,6 +130,15 @@ def _replay_and_verify_again(place: Ground) -> None:
     assert place.rows(REIGNING) == [(1, verdicts[1].variant), (2, verdicts[2].variant)]
     ((reason,),) = place.rows("SELECT reason FROM promotions WHERE accepted = 0 AND variant_key = ?", champion)
     assert reason.startswith("verified again: verify: wrong_output")
+
+
+def _promote_without_time(place: Ground) -> None:
+    """A comparison has no longer than its limit: each part of it is stopped, and all stays as it was."""
+    reigning = place.rows(REIGNING)
+    evo("promote", "2", "--db", str(place.db), "--contest-timeout", "0.001", cwd=place.folder, code=1)
+    query = "SELECT reason FROM promotions WHERE campaign_id = 2 ORDER BY id DESC LIMIT 3"
+    assert {reason for (reason,) in place.rows(query)} == {"timeout: hang: verification: no answer within 0.001 s"}
+    assert place.rows(REIGNING) == reigning
 
 
 def _wait_for_trials(place: Ground, driver: object, count: int) -> None:

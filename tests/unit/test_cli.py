@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,6 +228,19 @@ def test_a_search_without_a_valid_variant_exits_with_1(tmp_path: Path) -> None:
     assert "every admissible configuration tried" in done.stdout
 
 
+def test_a_search_that_failed_goes_on_with_what_is_left_of_its_time(tmp_path: Path) -> None:
+    words = ("search", "--base", "phase4", "--target", "replay")
+    evo(*words, "--budget", "6", "--time-limit", "1h", cwd=tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "results.db")) as connection, connection:
+        connection.execute("UPDATE campaigns SET state = 'failed', end_reason = 'OSError: no space left on device'")
+        connection.execute("UPDATE trials SET started_at = started_at - 600 WHERE number = 0")
+    offered = evo(*words, "--budget", "3", cwd=tmp_path)
+    assert "evo: campaign 1 of phase4, case mission, is unfinished (6 of 6 evaluated)" in offered.stderr
+    resumed = evo(*words, "--resume", "--budget", "9", cwd=tmp_path).stdout
+    assert re.search(r"Going on with campaign 1 after 6 outcomes, (2\d\d\d|3000) s of its time limit left", resumed)
+    assert "9/9 evaluated" in resumed
+
+
 def test_a_build_that_fails_exits_with_1_and_shows_the_compilers_words(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "search_spaces").mkdir()
@@ -248,6 +264,9 @@ BAD = {
     "promote 1 --rounds 29": "--rounds 29: expected at least 30",
     "search --base phase4 --margin -1": "--margin -1: expected 0 or more percent",
     "search --base phase4 --contest-timeout 0": "--contest-timeout 0: expected more than 0 seconds",
+    "search --base phase4 --verify-timeout 0": "--verify-timeout 0: expected more than 0 seconds",
+    "search --base phase4 --measure-timeout 90000": "--measure-timeout 90000: expected more than 0 seconds",
+    "promote 1 --contest-timeout 0": "--contest-timeout 0: expected more than 0 seconds",
     "promote 1 --margin nan": "--margin nan: expected 0 or more percent",
     "search --base phase4 --patience 0": "--patience 0: expected at least 1",
     "search --base phase4 --control evo": "--control evo: expected random",
@@ -269,6 +288,7 @@ BAD = {
     "search --base search_spaces/empty.yaml": "empty.yaml: rules: no combination",
     "search --base cpu_attention --case 1x2x3": "--case 1x2x3: expected tiny, small",
     "search --base cpu_attention --case 1x2x32x65": "head_dim 65 does not fit; expected 64 or 128",
+    "search --base cpu_attention --case 64x64x8192x64": "--case 64x64x8192x64: the oracle takes at least 4,160.0 GiB",
     "search --base cpu_attention --dtype float16": "--dtype float16: cpu_attention takes float32",
     "search --recording nothing.json": "--recording nothing.json: no such file",
     "search --recording notes.txt": "notes.txt: ",

@@ -180,9 +180,12 @@ def test_elites_that_are_all_wrong_today_leave_their_place_empty(record: Record)
     keys = [trial.variant.key for trial in trials if not isinstance(trial.outcome, Rejected)][:2]
     record_crowning(record, campaign, place, first := contest(dict.fromkeys(keys, 8.0)), judge(first, keys, []))
     assert len(record.elites()) == 2
+    late = Contest({}, {}, dict.fromkeys(keys, Rejected(Stage.TIMEOUT, "hang", "verification: no answer within 1 s")))
+    record_crowning(record, campaign, place, late, judge(late, [], keys))
+    assert len(record.elites()) == 2, "what had no time to answer was not wrong"
     wrong = Rejected(Stage.VERIFY, "wrong_output", "case tiny")
     none_right = Contest({}, {}, dict.fromkeys(keys, wrong))
     record_crowning(record, campaign, place, none_right, judge(none_right, [], keys))
     assert record.elites() == []
     reasons = {found.promotion.reason for found in record.promotions() if not found.promotion.accepted}
-    assert reasons == {"verify: wrong_output: case tiny"}
+    assert reasons == {"verify: wrong_output: case tiny", "timeout: hang: verification: no answer within 1 s"}

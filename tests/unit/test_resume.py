@@ -19,6 +19,7 @@ from evo.seat import Ready
 from evo.setting import SearchRequest, resolve
 from evo.space import Configuration, Knob, SearchSpace
 from evo.targets.host import HostTarget
+from tests.records import make_trial
 
 REQUEST = SearchRequest(base="cpu_attention", case="tiny", proposer="evo", seed=0, budget=200)
 
@@ -79,9 +80,32 @@ def test_a_resumed_search_is_the_one_of_before(tmp_path: Path) -> None:
     request = replace(REQUEST, db=str(db), resume=True, own_budget=True)
     found = tune.find_unfinished(request)
     assert found is not None
-    again = tune._as_before(request, found)
+    again = tune._as_before(request, found, 0.0)
     assert (again.proposer, again.seed, again.budget, again.time_limit_s) == ("random", 11, 40, 90.0)
-    assert tune._as_before(replace(request, budget=60, own_budget=False), found).budget == 60
+    assert tune._as_before(replace(request, budget=60, own_budget=False), found, 0.0).budget == 60
+
+
+def test_of_a_time_limit_is_left_what_was_not_searched(tmp_path: Path) -> None:
+    """A trial of 30 s, one of 20 s that overlaps it by 10 s, and an hour later one of 5 s: 45 s of 90."""
+    db = tmp_path / "results.db"
+    _interrupted(db, REQUEST)
+    with open_record(db) as record:
+        for number, (started, ended) in enumerate([(1000.0, 1030.0), (1020.0, 1040.0), (4600.0, 4605.0)]):
+            record.record_trial(1, replace(make_trial(number), started_at=started, recorded_at=ended))
+        (found,), searched_s = record.unfinished_campaigns(), record.searched_s(1)
+    assert searched_s == pytest.approx(45.0)
+    assert tune._as_before(REQUEST, found, searched_s).time_limit_s == pytest.approx(45.0)
+    assert tune._as_before(REQUEST, found, 100.0).time_limit_s == 0.0
+    assert tune._as_before(replace(REQUEST, time_limit_s=60.0), found, searched_s).time_limit_s == 60.0, "from now on"
+
+
+def test_a_campaign_that_failed_is_offered_too_and_one_that_is_done_is_not(tmp_path: Path) -> None:
+    db = tmp_path / "results.db"
+    _interrupted(db, REQUEST)
+    for state, offered in (("failed", True), ("done", False)):
+        with open_record(db) as record:
+            record.finish_campaign(1, state, "OSError: no space left on device")
+        assert (tune.find_unfinished(replace(REQUEST, db=str(db))) is not None) == offered
 
 
 def test_a_resumed_search_proves_itself_as_the_first_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

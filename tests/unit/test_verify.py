@@ -165,6 +165,41 @@ def test_fp16_accuracy_does_not_do_for_fp32() -> None:
     assert rejected(half).reason == "wrong_output"
 
 
+def test_right_sums_pass_where_few_outputs_are_sensitive_and_the_library_was_lucky() -> None:
+    """Sums of 64 terms in their natural order, on inputs for which one row of 32 has all of the error."""
+    seeds = (3450, 8656, 26522, 39230, 45207, 52754)  # of 55,000 those with the largest error beside the library's
+    tiny = WORKLOAD.case("tiny", dtype="float32")
+
+    def in_order(inputs: Tensors, out: torch.Tensor) -> None:
+        q, k, v = (inputs[name] for name in "qkv")
+        scores = torch.zeros(1, 1, 32, 32)
+        for d in range(64):
+            scores += q[..., d : d + 1] * k[..., d : d + 1].transpose(-1, -2)
+        out.copy_(torch.softmax(scores * tiny.scale, -1) @ v)
+
+    found = verify(Program(in_order), BUILT, Oracle(WORKLOAD, "cpu"), [(tiny, "large_logits")], seeds)  # type: ignore[arg-type]
+    assert isinstance(found, Verified), found
+
+
+@pytest.mark.parametrize(("units", "fate"), [(2, Verified), (100, Rejected)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_may_err_as_sums_in_fp32_do_and_no_more(units: int, fate: type, causal: bool) -> None:
+    """A unit: of fp32's roundoff, of a score's terms."""
+    tiny = WORKLOAD.case("tiny", dtype="float32", causal=causal)
+
+    def erring(inputs: Tensors, out: torch.Tensor) -> None:
+        q, k, v = (inputs[name].double() for name in "qkv")
+        sizes = q.norm(dim=-1, keepdim=True) * k.norm(dim=-1).unsqueeze(-2) * tiny.scale
+        signs = torch.randint(0, 2, sizes.shape, generator=torch.Generator().manual_seed(5)) * 2 - 1
+        scores = q @ k.transpose(-1, -2) * tiny.scale + units * 2.0**-24 * sizes * signs
+        if causal:
+            scores = scores.masked_fill(torch.ones(32, 32, dtype=torch.bool).triu(1), -math.inf)
+        out.copy_(torch.softmax(scores, -1) @ v)
+
+    found = verify(Program(erring), BUILT, Oracle(WORKLOAD, "cpu"), [(tiny, "large_logits")], range(8))  # type: ignore[arg-type]
+    assert isinstance(found, fate), found
+
+
 def test_a_launch_that_fails_is_an_outcome_and_a_lost_device_is_not() -> None:
     def refuse(inputs: Tensors, out: torch.Tensor) -> None:
         raise LaunchError("invalid_configuration", "too many threads")
