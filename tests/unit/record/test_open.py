@@ -36,6 +36,29 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(database: Path, co
     assert database.read_bytes() == content
 
 
+def test_what_is_no_file_is_refused_at_once(database: Path) -> None:
+    os.mkfifo(database)
+    with pytest.raises(InputError, match=r"results\.db: --db: is a device or a pipe"):
+        open_record(database)
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+
+
+def test_a_database_that_others_wrote_to_is_called_damaged(database: Path) -> None:
+    with open_record(database) as record:
+        campaign = record.start_campaign(make_spec())
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE campaigns SET options = '{'")
+    with (
+        open_record(database) as record,
+        pytest.raises(InputError, match=r"results\.db: damaged: expected JSON .* '{'"),
+    ):
+        record.campaign(campaign)
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM alembic_version")
+    with pytest.raises(InputError, match=r"results\.db: alembic_version: expected the schema's revision"):
+        open_record(database)
+
+
 def test_another_programs_database_is_refused(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
