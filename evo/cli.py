@@ -19,6 +19,7 @@ from evo.cli_options import (
     DONE,
     FEWEST_ROUNDS,
     INTERRUPTED,
+    MOST,
     NOTHING_VALID,
     BaseOption,
     CaseOption,
@@ -73,7 +74,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"evo: {message}", file=sys.stderr)
+    line = "".join(word if word.isprintable() else repr(word)[1:-1] for word in message)  # names may hold anything
+    print(f"evo: {line}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -85,8 +87,8 @@ def parse_duration(text: str) -> float | None:
     if match is None:
         raise InputError(f"--time-limit {text}: expected a time such as 90s, 10m or 1h")
     seconds = float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
-    if seconds <= 0:
-        raise InputError(f"--time-limit {text}: expected more than 0 seconds")
+    if not 0 < seconds <= MOST:
+        raise InputError(f"--time-limit {text}: expected more than 0 seconds and at most {MOST}")
     return seconds
 
 

@@ -171,7 +171,8 @@ def search_with(
         say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes")
     where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
-    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
+    case = f"{place.case_name} {place.dtype}".strip()  # a recording of others may name no dtype
+    say(f"Campaign {campaign_id}: {place.base}, case {case}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
         if request.proof and setting.recording is None:  # after a stop too: it may have come before the proof's end
