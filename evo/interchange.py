@@ -189,8 +189,12 @@ def export_optuna(record: Record, campaign_id: int, storage_url: str) -> str:
     """
     import optuna
 
-    if storage_url.startswith("sqlite:///") and _same_file(storage_url.removeprefix("sqlite:///"), record.name):
-        raise InputError(f"{storage_url}: is the results database; expected a file of its own for Optuna's tables")
+    if storage_url.startswith("sqlite:///"):
+        file = Path(storage_url.removeprefix("sqlite:///"))
+        if file.resolve() == Path(record.name).resolve():
+            raise InputError(f"{storage_url}: is the results database; expected a file of its own for Optuna's tables")
+        if file.exists() and not file.is_file():  # SQLite leaves its journal beside a device
+            raise InputError(f"{storage_url}: --storage: is no file; expected one for Optuna's tables")
     campaign = record.campaign(campaign_id)
     trials = record.trials(campaign_id, details=False)
     study_name = f"evo-{campaign.base}-{campaign_id}"
@@ -232,10 +236,6 @@ def _frozen_trial(optuna: Any, trial: RecordedTrial, distributions: Mapping[str,
         distributions={name: distributions[name] for name in trial.configuration},
         user_attrs=attributes,
     )
-
-
-def _same_file(first: str, second: str) -> bool:
-    return Path(first).resolve() == Path(second).resolve()
 
 
 def champion_file(record: Record, champion: Champion, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -40,13 +41,15 @@ def parse_url(database: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         return sa.make_url(text)
-    except ArgumentError:
-        raise InputError(f"{text}: --db: expected a file or a URL such as sqlite:///results.db") from None
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        shown = re.sub(r":[^:/@]*@", ":***@", text)  # a password is not for the screen
+        raise InputError(f"{shown}: --db: expected a file or a URL such as sqlite:///results.db") from None
 
 
 def is_missing(database: str) -> bool:
-    """Whether it names a file that does not exist; a database behind a URL is taken to be there."""
-    return "://" not in database and not Path(database).exists()
+    """Whether it names a file that does not exist; a database on a server is taken to be there. Raises: InputError."""
+    path = sqlite_path(parse_url(database))
+    return path is not None and not path.exists()
 
 
 def check_place(database: str) -> None:

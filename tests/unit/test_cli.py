@@ -262,6 +262,8 @@ BAD = {
     "search --base phase4 --db /nowhere/results.db": "folder /nowhere does not exist",
     "search --base phase4 --db /dev/null": "/dev/null: --db: is a device or a pipe; expected a database file",
     "search --base phase4 --db notes.txt": "notes.txt: not a database; expected an SQLite file",
+    "search --base phase4 --db sqlite:///new.db --resume": "--resume: sqlite:///new.db has no unfinished campaign",
+    "search --base phase4 --db sqlite:///new.db --proposer nosuch": "unknown name 'nosuch', expected evo",
     "search --base phase4 --proposer nosuch": "unknown name 'nosuch', expected evo",
     "search --base cpu_attention --proposer optuna:NoSuchSampler": "unknown Optuna sampler 'NoSuchSampler'; expected",
     "search --base cpu_attention --resume": "--resume: results.db has no unfinished campaign of cpu_attention",

@@ -167,6 +167,9 @@ def test_optuna_opens_the_campaign_as_a_study(record: Record, tmp_path: Path) ->
         export_optuna(record, 1, storage)
     with pytest.raises(InputError, match="is the results database"):
         export_optuna(record, 1, f"sqlite:///{record.name}")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="--storage: is no file"):
+        export_optuna(record, 1, f"sqlite:///{tmp_path / 'pipe'}")
     with pytest.raises(InputError, match="cannot be opened"):
         export_optuna(record, 1, f"sqlite:///{tmp_path}/nowhere/optuna.db")
 

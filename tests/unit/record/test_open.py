@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evo.errors import InputError
-from evo.record import Event, Record, open_record, upgrade_database
+from evo.record import Event, Record, is_missing, open_record, upgrade_database
 from evo.record.open import _make_engine, database_revision, migrate, parse_url
 from evo.record.schema import REVISIONS
 from tests.records import make_spec, make_trial, run_python
@@ -73,8 +73,19 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
         open_record(tmp_path)
     with pytest.raises(InputError, match="--db"):
         open_record("nonsense://x")
+    with pytest.raises(InputError, match=r"^postgresql://me:\*\*\*@host:port/x: --db: expected a file or a URL"):
+        open_record("postgresql://me:secret@host:port/x")
     with pytest.raises(InputError, match=r"/proc/results.db"):
         open_record("/proc/results.db")
+
+
+def test_a_file_is_missing_however_it_is_named(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = (str(database), f"sqlite:///{database}", f"~/{database.name}")
+    assert [is_missing(name) for name in names] == [True] * 3
+    open_record(database).close()
+    assert [is_missing(name) for name in names] == [False] * 3
+    assert not is_missing("postgresql://me@host/x")
 
 
 def test_two_processes_may_create_the_same_database(database: Path) -> None:
