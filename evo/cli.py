@@ -256,11 +256,11 @@ def db_upgrade(db: DbOption = "results.db", as_json: JsonOption = False) -> None
 
     Example: evo db upgrade --db results.db
     """
-    from evo.record import upgrade_database
+    from evo.record import database_name, upgrade_database
 
     before, now = upgrade_database(db)
-    document = {"database": db, "before": before, "schema": now}
-    answer(document, lambda _: print(f"{db}: up to date"), as_json=as_json)
+    document = {"database": database_name(db), "before": before, "schema": now}
+    answer(document, lambda _: print(f"{document['database']}: up to date"), as_json=as_json)
 
 
 for command in (

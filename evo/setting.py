@@ -130,6 +130,8 @@ def _limits_here(target: str) -> list[Mapping[str, Value]]:
 
 def _find_setting(request: SearchRequest) -> Setting:
     if request.recording is not None:
+        if request.target not in ("auto", "replay"):
+            raise InputError(f"--target {request.target}: --recording plays recorded times; expected auto or replay")
         recording = open_recording(request.recording)
         if request.base:
             base = find_base(request.base)

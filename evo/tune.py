@@ -20,7 +20,17 @@ from evo.preflight import Say, check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
-from evo.record import CampaignSpec, Environment, Event, Place, Record, check_place, is_missing, open_record
+from evo.record import (
+    CampaignSpec,
+    Environment,
+    Event,
+    Place,
+    Record,
+    check_place,
+    database_name,
+    is_missing,
+    open_record,
+)
 from evo.search import check_name, make_proposer
 from evo.search.control import with_control
 from evo.setting import SearchRequest, Setting, check_space, resolve
@@ -65,7 +75,7 @@ def search(
     check_name(request.proposer)
     check_space(request, setting)
     if request.resume and find_unfinished(request) is None:
-        raise _nothing_to_resume(request.db, setting)
+        raise _nothing_to_resume(database_name(request.db), setting)
     check_place(request.db)
     with contextlib.ExitStack() as held:
         record = None if is_missing(request.db) else held.enter_context(open_record(request.db))

@@ -62,6 +62,11 @@ def check_place(database: str) -> None:
         raise InputError(f"{path}: --db: folder {path.parent} cannot be written")
 
 
+def database_name(database: str) -> str:
+    """How messages name it: the file, or the URL without its password. Raises: InputError."""
+    return display_name(parse_url(database))
+
+
 def display_name(url: sa.URL) -> str:
     """The database's name for messages: the file, or the URL without its password."""
     return str(url.database or ":memory:") if is_sqlite(url) else url.render_as_string(hide_password=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evo.errors import InputError
-from evo.record import Event, Record, is_missing, open_record, upgrade_database
+from evo.record import Event, Record, database_name, is_missing, open_record, upgrade_database
 from evo.record.open import _make_engine, database_revision, migrate, parse_url
 from evo.record.schema import REVISIONS
 from tests.records import make_spec, make_trial, run_python
@@ -86,6 +86,7 @@ def test_a_file_is_missing_however_it_is_named(tmp_path: Path, database: Path, m
     open_record(database).close()
     assert [is_missing(name) for name in names] == [False] * 3
     assert not is_missing("postgresql://me@host/x")
+    assert database_name("postgresql://me:secret@host/x") == "postgresql://me:***@host/x"
 
 
 def test_two_processes_may_create_the_same_database(database: Path) -> None:
