@@ -180,6 +180,7 @@ def load_base(path: Path) -> Base:
     language = _LANGUAGES[file.suffix]
     workload = reader.text("workload")
     reader.expect(workload in WORKLOADS, "workload", f"one of {', '.join(WORKLOADS)}, not {workload}")
+    reader.expect(language == "cuda" or "launch" not in reader.document, "launch", "none: a C++ function is called")
     entry = reader.text("entry")
     reader.expect(_ENTRY.match(entry) is not None, "entry", "the name of an extern C function")
     knobs = tuple(reader.knobs())

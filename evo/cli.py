@@ -19,6 +19,7 @@ from evo.cli_options import (
     DONE,
     FEWEST_ROUNDS,
     INTERRUPTED,
+    MOST,
     NOTHING_VALID,
     BaseOption,
     CaseOption,
@@ -75,7 +76,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"evo: {message}", file=sys.stderr)
+    line = "".join(word if word.isprintable() else repr(word)[1:-1] for word in message)  # names may hold anything
+    print(f"evo: {line}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -87,8 +89,8 @@ def parse_duration(text: str) -> float | None:
     if match is None:
         raise InputError(f"--time-limit {text}: expected a time such as 90s, 10m or 1h")
     seconds = float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[match.group(2)]
-    if seconds <= 0:
-        raise InputError(f"--time-limit {text}: expected more than 0 seconds")
+    if not 0 < seconds <= MOST:
+        raise InputError(f"--time-limit {text}: expected more than 0 seconds and at most {MOST}")
     return seconds
 
 
@@ -266,11 +268,11 @@ def db_upgrade(db: DbOption = "results.db", as_json: JsonOption = False) -> None
 
     Example: evo db upgrade --db results.db
     """
-    from evo.record import upgrade_database
+    from evo.record import database_name, upgrade_database
 
     before, now = upgrade_database(db)
-    document = {"database": db, "before": before, "schema": now}
-    answer(document, lambda _: print(f"{db}: up to date"), as_json=as_json)
+    document = {"database": database_name(db), "before": before, "schema": now}
+    answer(document, lambda _: print(f"{document['database']}: up to date"), as_json=as_json)
 
 
 for command in (

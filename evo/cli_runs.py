@@ -149,8 +149,9 @@ def dashboard(
     Example: evo dashboard --db results.db
     """
     from evo.dashboard.server import announce, serve
+    from evo.record import database_name
 
     def say(address: str) -> None:
-        answer({"address": address, "database": db}, lambda _: announce(address), as_json=as_json)
+        answer({"address": address, "database": database_name(db)}, lambda _: announce(address), as_json=as_json)
 
     serve(db, host, port, token or None, say=say)

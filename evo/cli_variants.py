@@ -20,6 +20,7 @@ from evo.cli_options import (
     JsonOption,
     KnobOption,
     answer,
+    check_count,
     print_json,
 )
 from evo.errors import InputError
@@ -67,6 +68,7 @@ def verify(
     from evo import present
     from evo.inspect import verify_one
 
+    check_count("--seeds", seeds)
     if elites:
         _verify_elites(base, seeds=seeds, db=db, as_json=as_json)
         return
@@ -131,6 +133,7 @@ def bench(
     from evo import present
     from evo.inspect import bench_one
 
+    check_count("--iters", iters, 5)
     document = bench_one(base, case=case, dtype=dtype, causal=causal, knobs=knob or [], iters=iters, db=db)
     answer(document, present.print_bench, as_json=as_json)
     if document["rejected"]:

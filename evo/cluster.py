@@ -18,6 +18,8 @@ from evo.errors import InputError
 from evo.sweeper import Sweeper
 
 _STARTS = 3  # tries to start Ray on a machine that is busy
+# Ray 2.60 asks for a token wherever ~/.ray/auth_token exists, and shows it to a given address only when told to.
+_WITH_TOKEN = "one that asks for a token is joined with RAY_AUTH_MODE=token and its token in ~/.ray/auth_token"
 _STORE_BYTES = 256 * 2**20  # Ray's object store: binaries pass through it, nothing large
 
 
@@ -42,7 +44,8 @@ class Cluster:
                 self._sweep()
                 if self.address or start == _STARTS - 1:
                     where = f"--ray-address {self.address}" if self.address else "Ray on this machine"
-                    raise InputError(f"{where} does not answer: {first_line(error)}") from None
+                    hint = f"; {_WITH_TOKEN}" if self.address else ""
+                    raise InputError(f"{where} does not answer: {first_line(error)}{hint}") from None
         self.connected = True
 
     def leave(self) -> None:
@@ -86,7 +89,8 @@ def seats_of(target: str, gpu_type: str | None) -> tuple[int, dict[str, Any]]:
     if gpu_type:
         kinds = sorted(name.split(":", 1)[1] for name in resources if name.startswith("accelerator_type:"))
         if gpu_type not in kinds:
-            raise InputError(f"--gpu-type {gpu_type}: expected one of {', '.join(kinds) or 'none here'}")
+            there = f"one of {', '.join(kinds)}" if kinds else "a GPU's type; this Ray cluster has no GPU"
+            raise InputError(f"--gpu-type {gpu_type}: expected {there}")
         options["accelerator_type"] = gpu_type
         count = sum(
             int(node["Resources"].get("GPU", 0))

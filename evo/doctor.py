@@ -130,7 +130,7 @@ def _database(db: str) -> Finding:
         return Finding("database", True, f"{db}: not there yet; the first search makes it")
     try:
         with open_record(db, create=False, read_only=True) as record:
-            found = f"{db}: {len(record.campaigns())} campaigns"
+            found = f"{record.name}: {len(record.campaigns())} campaigns"  # whose name has no password in it
     except InputError as error:
         return Finding("database", False, str(error), cost)
     if path is not None and not os.access(path, os.W_OK):

@@ -268,7 +268,7 @@ def json_artifact(champion: Champion) -> dict[str, Any]:
         "samples": [dataclasses.asdict(item) for item in champion.samples],
         "promoted_at": utc(champion.promoted_at) if champion.promoted_at else None,
         "rank": champion.rank,
-        "measured_at": utc(champion.measured_at),
+        "replayed_at" if campaign.replay else "measured_at": utc(champion.measured_at),
         "campaign": {
             "id": campaign.id,
             "proposer": campaign.proposer,
@@ -287,14 +287,11 @@ def json_artifact(champion: Champion) -> dict[str, Any]:
 
 def write_file(path: str | Path, content: str | bytes) -> None:
     """Write a file whole or not at all. Raises: InputError when it cannot be written."""
-    target = Path(path)
+    check_out(path)
+    target = Path(os.path.realpath(path))  # a link is followed, not replaced
     data = content.encode() if isinstance(content, str) else content
     temporary: str | None = None
     try:
-        if target.is_dir():
-            raise InputError(f"{target}: -o: is a folder; expected a file")
-        if _is_database(target):
-            raise InputError(f"{target}: -o: is a database; expected another file")
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -304,18 +301,27 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         Path(temporary).replace(target)
         temporary = None
     except OSError as error:
-        raise InputError(f"{target}: -o: cannot be written: {error.strerror or error}") from None
+        raise InputError(f"{path}: -o: cannot be written: {error.strerror or error}") from None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _is_database(path: Path) -> bool:
-    """Whether writing there would destroy what was recorded."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+def check_out(path: str | Path) -> None:
+    """Raises: InputError when a file put there would take the place of something that is no file, or of a database."""
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise InputError(f"{target}: -o: is a folder; expected a file")
+        if not target.exists():
+            return
+        if not target.is_file():  # renaming a file onto /dev/null as root makes an end of it for the whole machine
+            raise InputError(f"{target}: -o: is a device or a pipe; expected a file")
+        with target.open("rb") as file:
+            if file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC:
+                raise InputError(f"{target}: -o: is a database; expected another file")
+    except OSError as error:
+        raise InputError(f"{target}: -o: cannot be written: {error.strerror or error}") from None
 
 
 def _umask() -> int:

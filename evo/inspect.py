@@ -83,8 +83,6 @@ def verify_one(
     name: str, *, case: str, dtype: str, causal: bool, knobs: Sequence[str] = (), seeds: int = 3
 ) -> dict[str, Any]:
     """Check one variant on every case the workload has, in a process of its own. Raises: InputError."""
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds}: expected at least 1")
     base = find_base(name)
     with _seat(base, base.case(case, dtype, causal)) as seat:
         variant = _variant(base, seat.spec.case, seat.ready.facts, seat.ready.toolchain, knobs)
@@ -111,8 +109,6 @@ def bench_one(
 
     The variant is the one that `knobs` names, else the champion of that case, else the base's default.
     """
-    if iters < 5:
-        raise InputError(f"--iters {iters}: expected at least 5")
     base = find_base(name)
     with _seat(base, base.case(case, dtype, causal)) as seat:
         facts, toolchain = seat.ready.facts, seat.ready.toolchain
@@ -138,6 +134,7 @@ def profile_one(
     if base.language != "cuda":
         raise InputError(f"--base {name}: expected a CUDA base; Nsight Compute profiles nothing else")
     chosen = base.case(case, dtype, causal)
+    _check_device(base.language, f"--base {name}: ")
     facts, toolchain = _facts(base, "")
     variant, origin = _chosen(base, chosen, facts, toolchain, knobs, db)
     built = build(variant)
@@ -263,6 +260,14 @@ def _seat(base: Base, case: Any) -> contextlib.AbstractContextManager[Seat]:
     return device_seat(base.language, base.workload, case, what=f"--base {base.name}: ")
 
 
+def _check_device(language: str, what: str) -> None:
+    """Raises: InputError, begun with `what`, when a base of this language has no device here."""
+    from evo.targets.nvml import gpu_names
+
+    if language == "cuda" and not gpu_names():
+        raise InputError(f"{what}no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
+
+
 @contextlib.contextmanager
 def device_seat(language: str, workload: str, case: Any, *, what: str = "") -> Iterator[Seat]:
     """This machine's device in a worker process, without Ray and without a spare.
@@ -270,10 +275,8 @@ def device_seat(language: str, workload: str, case: Any, *, what: str = "") -> I
     what: begins the message when there is no such device. Raises: InputError.
     """
     from evo.seat import Seat, WorkerSpec
-    from evo.targets.nvml import gpu_names
 
-    if language == "cuda" and not gpu_names():
-        raise InputError(f"{what}no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none")
+    _check_device(language, what)
     timing = HOST_TIMING if language == "host" else Timing()
     seat = Seat(WorkerSpec(language, workload, case, timing), spare=False)
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evo.errors import InputError
-from evo.export import Champion, header_text, json_artifact, json_text
+from evo.export import Champion, check_out, header_text, json_artifact, json_text
 from evo.outcome import Measured, Outcome, Stage
 from evo.record import Campaign, Record, RecordedTrial, open_record
 from evo.space import Knob, SearchSpace
@@ -23,6 +23,8 @@ from evo.targets.recorded import save_recording
 
 def record_campaign(campaign_id: int, *, out: Path | None, db: str) -> Path:
     """Write a measured campaign as a recording for the replay target; returns its path. Raises: InputError."""
+    if out is not None:
+        check_out(out)
     with open_record(db, create=False) as record:
         campaign = record.campaign(campaign_id)
         if campaign.replay:
@@ -187,8 +189,12 @@ def export_optuna(record: Record, campaign_id: int, storage_url: str) -> str:
     """
     import optuna
 
-    if storage_url.startswith("sqlite:///") and _same_file(storage_url.removeprefix("sqlite:///"), record.name):
-        raise InputError(f"{storage_url}: is the results database; expected a file of its own for Optuna's tables")
+    if storage_url.startswith("sqlite:///"):
+        file = Path(storage_url.removeprefix("sqlite:///"))
+        if file.resolve() == Path(record.name).resolve():
+            raise InputError(f"{storage_url}: is the results database; expected a file of its own for Optuna's tables")
+        if file.exists() and not file.is_file():  # SQLite leaves its journal beside a device
+            raise InputError(f"{storage_url}: --storage: is no file; expected one for Optuna's tables")
     campaign = record.campaign(campaign_id)
     trials = record.trials(campaign_id, details=False)
     study_name = f"evo-{campaign.base}-{campaign_id}"
@@ -203,7 +209,8 @@ def export_optuna(record: Record, campaign_id: int, storage_url: str) -> str:
     for name, value in (("base", campaign.base), ("case", campaign.case_name), ("device", campaign.environment.device)):
         study.set_user_attr(name, value)
     study.set_user_attr("replay", campaign.replay)
-    study.add_trials([_frozen_trial(optuna, trial, _distributions(optuna, campaign, trials)) for trial in trials])
+    distributions = _distributions(optuna, campaign, trials)
+    study.add_trials([_frozen_trial(optuna, trial, distributions) for trial in trials])
     return study_name
 
 
@@ -229,10 +236,6 @@ def _frozen_trial(optuna: Any, trial: RecordedTrial, distributions: Mapping[str,
         distributions={name: distributions[name] for name in trial.configuration},
         user_attrs=attributes,
     )
-
-
-def _same_file(first: str, second: str) -> bool:
-    return Path(first).resolve() == Path(second).resolve()
 
 
 def champion_file(record: Record, champion: Champion, kind: str) -> str:

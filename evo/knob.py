@@ -33,7 +33,8 @@ class Knob:
     def __post_init__(self) -> None:
         key = f"knobs.{self.name}"
         if not isinstance(self.name, str) or not NAME.match(self.name) or self.name in KEYWORDS | {"true", "false"}:
-            raise InputError(f"knobs: expected a name of letters, digits and _, got {self.name!r}")
+            words = f"letters, digits and _ that is none of {', '.join(sorted(KEYWORDS))}, true or false"
+            raise InputError(f"knobs: expected a name of {words}, got {self.name!r}")
         if isinstance(self.values, (str, bytes)) or not isinstance(self.values, (Sequence, np.ndarray)):
             raise InputError(f"{key}: expected a list of values, got {self.values!r}")
         values = tuple(v.item() if isinstance(v, np.generic) else v for v in self.values)

@@ -102,7 +102,7 @@ def resolve(request: SearchRequest) -> Setting:
 
 
 def check_space(request: SearchRequest, setting: Setting) -> None:
-    """Find out before Ray starts that nothing is admissible, where the worker's machine is this one.
+    """Find out before Ray starts that nothing is admissible or launchable, where the worker's machine is this one.
 
     Of several GPUs one that serves is enough. Raises: InputError.
     """
@@ -111,7 +111,8 @@ def check_space(request: SearchRequest, setting: Setting) -> None:
     refused: InputError | None = None
     for limits in _limits_here(setting.target):
         try:
-            setting.base.space({**limits, **setting.case.constants()})
+            known = {**limits, **setting.case.constants()}
+            setting.base.check_use(setting.base.space(known), known, setting.case.dimensions())
             return
         except InputError as error:
             refused = error
@@ -145,8 +146,14 @@ def _limits_here(target: str) -> list[Mapping[str, Value]]:
 
 def _find_setting(request: SearchRequest) -> Setting:
     if request.recording is not None:
+        if request.target not in ("auto", "replay"):
+            raise InputError(f"--target {request.target}: --recording plays recorded times; expected auto or replay")
         recording = open_recording(request.recording)
-        base = find_base(request.base) if request.base else recorded_base(recording, request.recording)
+        if request.base:
+            base = find_base(request.base)
+            _check_recording(base, recording, request.recording)
+        else:
+            base = recorded_base(recording, request.recording)
         _check_asked(request, recording, request.recording)
         return Setting(base, "replay", recording.case, recording)
     base = find_base(request.base)

@@ -20,7 +20,17 @@ from evo.preflight import Say, check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
 from evo.record import Campaign as RecordedCampaign
-from evo.record import CampaignSpec, Environment, Event, Place, Record, check_place, is_missing, open_record
+from evo.record import (
+    CampaignSpec,
+    Environment,
+    Event,
+    Place,
+    Record,
+    check_place,
+    database_name,
+    is_missing,
+    open_record,
+)
 from evo.search import check_name, make_proposer
 from evo.search.control import with_control
 from evo.setting import SearchRequest, Setting, check_memory, check_space, resolve
@@ -66,7 +76,7 @@ def search(
     check_space(request, setting)
     check_memory(request, setting)
     if request.resume and find_unfinished(request) is None:
-        raise _nothing_to_resume(request.db, setting)
+        raise _nothing_to_resume(database_name(request.db), setting)
     check_place(request.db)
     with contextlib.ExitStack() as held:
         record = None if is_missing(request.db) else held.enter_context(open_record(request.db))
@@ -174,7 +184,8 @@ def search_with(
         say(f"Going on with campaign {campaign_id} after {campaign.progress.evaluated} outcomes{left}")
     where = setting.replay or f"{facts.name} ({facts.arch})"
     size = f"{binding.space.size:,} configurations"
-    say(f"Campaign {campaign_id}: {place.base}, case {place.case_name} {place.dtype}, {size}, {where}")
+    case = f"{place.case_name} {place.dtype}".strip()  # a recording of others may name no dtype
+    say(f"Campaign {campaign_id}: {place.base}, case {case}, {size}, {where}")
     result = SearchResult(campaign_id, "done", "", campaign.progress, binding, place, setting.replay)
     try:
         if request.proof and setting.recording is None:  # after a stop too: it may have come before the proof's end

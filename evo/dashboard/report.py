@@ -13,6 +13,7 @@ from evo.export import write_file
 from evo.record import Campaign, Point, Record
 
 FORMATS = ("html", "md")
+ENDINGS = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -22,7 +23,9 @@ def write_report(record: Record, campaign_id: int, path: str | Path, *, format: 
     Raises: InputError for an unknown campaign, format or an unwritable path.
     """
     target = Path(path)
-    chosen = format or {".md": "md", ".markdown": "md"}.get(target.suffix.lower(), "html")
+    chosen = format or ENDINGS.get(target.suffix.lower())
+    if chosen is None:
+        raise InputError(f"-o {target}: expected a name that ends in {', '.join(ENDINGS)}, or --format html or md")
     if chosen not in FORMATS:
         raise InputError(f"--format {chosen}: expected html or md")
     make = report_html if chosen == "html" else report_markdown

@@ -9,7 +9,7 @@ record.finish_campaign(campaign_id, "done", "budget spent")
 from __future__ import annotations
 
 from evo.record.drivers import is_abandoned
-from evo.record.open import check_place, is_missing
+from evo.record.open import check_place, database_name, is_missing
 from evo.record.record import Record, open_record, upgrade_database
 from evo.record.values import (
     Campaign,
@@ -51,6 +51,7 @@ __all__ = [
     "Trial",
     "VariantRecord",
     "check_place",
+    "database_name",
     "is_abandoned",
     "is_missing",
     "open_record",

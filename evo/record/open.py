@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +41,15 @@ def parse_url(database: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         return sa.make_url(text)
-    except ArgumentError:
-        raise InputError(f"{text}: --db: expected a file or a URL such as sqlite:///results.db") from None
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        shown = re.sub(r":[^:/@]*@", ":***@", text)  # a password is not for the screen
+        raise InputError(f"{shown}: --db: expected a file or a URL such as sqlite:///results.db") from None
 
 
 def is_missing(database: str) -> bool:
-    """Whether it names a file that does not exist; a database behind a URL is taken to be there."""
-    return "://" not in database and not Path(database).exists()
+    """Whether it names a file that does not exist; a database on a server is taken to be there. Raises: InputError."""
+    path = sqlite_path(parse_url(database))
+    return path is not None and not path.exists()
 
 
 def check_place(database: str) -> None:
@@ -55,6 +60,11 @@ def check_place(database: str) -> None:
     _check_file(path, create=True)
     if not path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: --db: folder {path.parent} cannot be written")
+
+
+def database_name(database: str) -> str:
+    """How messages name it: the file, or the URL without its password. Raises: InputError."""
+    return display_name(parse_url(database))
 
 
 def display_name(url: sa.URL) -> str:
@@ -127,10 +137,13 @@ def schema_version(connection: sa.Connection) -> str | None:
     tables = sa.inspect(connection).get_table_names()
     if not tables:
         return None
+    name = display_name(connection.engine.url)
     if "alembic_version" not in tables or "campaigns" not in tables:
-        name = display_name(connection.engine.url)
         raise InputError(f"{name}: not an Evo database: it holds other tables ({', '.join(sorted(tables)[:3])})")
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    version = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    if version is None:
+        raise InputError(f"{name}: alembic_version: expected the schema's revision, which is gone")
+    return str(version)
 
 
 def database_revision(database: str | Path) -> str:
@@ -162,6 +175,8 @@ def _check_file(path: Path, *, create: bool) -> None:
         if not path.parent.is_dir():
             raise InputError(f"{path}: --db: folder {path.parent} does not exist")
         return
+    if not path.is_file():  # a pipe would be waited for, and SQLite leaves its journal beside a device
+        raise InputError(f"{path}: --db: is a device or a pipe; expected a database file")
     try:
         with path.open("rb") as file:
             start = file.read(len(SQLITE_MAGIC))
@@ -172,7 +187,10 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 
 def _make_engine(url: sa.URL, *, read_only: bool) -> sa.Engine:
-    options: dict[str, Any] = {"json_serializer": _dump_json}
+    options: dict[str, Any] = {
+        "json_serializer": _dump_json,
+        "json_deserializer": partial(_load_json, display_name(url)),
+    }
     path = sqlite_path(url)
     if path is not None:
         # The size of a pool bounds connections, not threads: a web page's threads wait for one another briefly.
@@ -278,6 +296,12 @@ def migrate(engine: sa.Engine, revision: str = "head") -> None:
 
 
 def _dump_json(value: Any) -> str:
-    import json
-
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _load_json(name: str, text: str | bytes) -> Any:
+    """Raises: InputError when somebody else wrote there."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InputError(f"{name}: damaged: expected JSON where it holds {text[:40]!r}") from None

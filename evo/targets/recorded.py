@@ -208,6 +208,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _own(path: Path, data: Mapping[str, Any]) -> Recording:
+    if data.get("version") != 1:
+        raise InputError(f"version: expected 1, not {data.get('version')!r}; a newer Evo may read it")
+    if not isinstance(data["trials"], list) or not data["trials"]:
+        raise InputError("trials: expected a list with at least one trial")
+    if not isinstance(data["knobs"], list):
+        raise InputError("knobs: expected a list of knobs")
     knobs = [Knob.of(knob) for knob in data["knobs"]]
     rows = [t["indices"] for t in data["trials"]]
     outcomes: list[Outcome] = []

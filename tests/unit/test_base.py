@@ -106,6 +106,7 @@ def test_a_good_base_is_read_with_every_header_that_it_includes(tree: Path) -> N
         ({"workload": "convolution"}, "workload", "expected one of attention, not convolution"),
         ({"entry": "two words"}, "entry", "the name of an extern C function"),
         ({"dtypes": ["float8"]}, "dtypes", "float16, bfloat16, float32"),
+        ({"knobs": {"and": [1]}}, "knobs", "none of and, else, if, in, not, or, true or false, got 'and'"),
         ({"launch": None}, "launch.grid", "a list of 1 to 3 expressions"),
         ({"launch": {"grid": [1], "block": [1] * 4}}, "launch.block", "a list of 1 to 3 expressions"),
         ({"launch": {"grid": ["seq_qq"], "block": [32]}}, "launch.grid[0]", "did you mean seq_q?"),

@@ -253,6 +253,7 @@ def test_a_build_that_fails_exits_with_1_and_shows_the_compilers_words(tmp_path:
     assert "on_purpose" in done.stdout
 
 
+PHASE4 = SHIPPED / "recordings/h200/phase4.json.gz"
 BAD = {
     "search --base phase44": "--base phase44: no such base; did you mean 'phase4'?",
     "search": "--base: expected a base's name",
@@ -278,7 +279,10 @@ BAD = {
     "search --base phase4 --target host": "expected cuda",
     "search --base phase4 --case small": "was recorded with case mission",
     "search --base phase4 --db /nowhere/results.db": "folder /nowhere does not exist",
+    "search --base phase4 --db /dev/null": "/dev/null: --db: is a device or a pipe; expected a database file",
     "search --base phase4 --db notes.txt": "notes.txt: not a database; expected an SQLite file",
+    "search --base phase4 --db sqlite:///new.db --resume": "--resume: new.db has no unfinished campaign",
+    "search --base phase4 --db sqlite:///new.db --proposer nosuch": "unknown name 'nosuch', expected evo",
     "search --base phase4 --proposer nosuch": "unknown name 'nosuch', expected evo",
     "search --base cpu_attention --proposer optuna:NoSuchSampler": "unknown Optuna sampler 'NoSuchSampler'; expected",
     "search --base cpu_attention --resume": "--resume: results.db has no unfinished campaign of cpu_attention",
@@ -286,6 +290,10 @@ BAD = {
     "search --base phase4 --gpu-type L4": "--gpu-type L4: this search uses none of a cluster's GPUs",
     "search --base cpu_attention --gpu-type L4": "cpu_attention is for host here",
     "search --base search_spaces/empty.yaml": "empty.yaml: rules: no combination",
+    "search --base search_spaces/launch.yaml": "launch.yaml: launch: expected none: a C++ function is called",
+    "search --base search_spaces/gate.yaml": "gate.yaml: gates.few: unknown name 'nonsense'",
+    f"search --recording {PHASE4} --target cuda": "--target cuda: --recording plays recorded times; expected auto or",
+    f"search --base cpu_attention --recording {PHASE4}": "phase4.json.gz: knobs.tile_q: not of this cpu_attention",
     "search --base cpu_attention --case 1x2x3": "--case 1x2x3: expected tiny, small",
     "search --base cpu_attention --case 1x2x32x65": "head_dim 65 does not fit; expected 64 or 128",
     "search --base cpu_attention --case 64x64x8192x64": "--case 64x64x8192x64: the oracle takes at least 4,160.0 GiB",
@@ -303,6 +311,8 @@ BAD = {
     "verify --base phase4": "no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none",
     "verify --base cpu_attention --seeds 0": "--seeds 0: expected at least 1",
     "bench --base cpu_attention --iters 2": "--iters 2: expected at least 5",
+    "bench --base cpu_attention --iters 99999999999": "expected at least 5, at most 2147483647",
+    "profile --base phase4": "--base phase4: no NVIDIA GPU here to run it; `evo build --arch sm_90` needs none",
     "runs --db none.db": "none.db: no such database; `evo search` makes one",
     "runs --db notes.txt": "notes.txt: not a database",
     "runs --limit 0": "--limit 0: expected at least 1",
@@ -327,6 +337,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     (tmp_path / "search_spaces/empty.yaml").write_text(
         shipped.replace("\nrules:\n", "\nrules:\n  never: threads < 1\n")
     )
+    (tmp_path / "search_spaces/gate.yaml").write_text(shipped + "\ngates:\n  few: nonsense < 3\n")
+    (tmp_path / "search_spaces/launch.yaml").write_text(shipped + "\nlaunch: {grid: [1], block: [32]}\n")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit) as caught:
         cli.main()
@@ -335,6 +347,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert captured.err.startswith("evo: ")
     assert captured.err.count("\n") == 1
     assert BAD[words] in captured.err
+    assert "Starting Ray" not in captured.out
     assert sorted(tmp_path.iterdir()) == before, "nothing was written"
 
 
@@ -398,11 +411,22 @@ def test_bad_input_in_a_process_of_its_own(words: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_of_several_lines_is_shown_in_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evo", "bases", "show", "two\nlines\x1b[31m"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.startswith(r"evo: --base two\nlines\x1b[31m: no such base; ")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         ("export --base phase4 -o /nowhere/champion.h", "/nowhere/champion.h: -o: cannot be written"),
         ("export --base phase4 -o .", ".: -o: is a folder; expected a file"),
+        ("export --base phase4 -o pipe", "pipe: -o: is a device or a pipe; expected a file"),
+        ("report 1 -o page.pdf", "-o page.pdf: expected a name that ends in .html, .htm, .md, .markdown, or --format"),
         ("export --base phase4 -o results.db", "results.db: -o: is a database; expected another file"),
         ("runs export 1 -o trials.pdf", "-o trials.pdf: expected a name that ends in .csv, .parquet or .json (T4)"),
         ("export --base phase4 -o champion.pdf --format pdf", "--format pdf: expected header, json or t4"),
@@ -417,6 +441,8 @@ def test_bad_input_beside_a_database_is_one_line_too(
     played: Path, words: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(played)
+    if not Path("pipe").exists():
+        os.mkfifo("pipe")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["evo", *words.split()])
     with pytest.raises(SystemExit) as caught:
@@ -433,7 +459,7 @@ def test_times_are_read_with_their_units(text: str, seconds: float | None) -> No
     assert cli.parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["0", "0s", "-1m", "1d", "ten"])
+@pytest.mark.parametrize("text", ["0", "0s", "-1m", "1d", "ten", f"{'9' * 400}h"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--time-limit"):
         cli.parse_duration(text)

@@ -26,7 +26,7 @@ from evo.export import (
     measured_text,
     write_file,
 )
-from evo.interchange import export_optuna, t4_of_campaign, trials_csv, trials_parquet
+from evo.interchange import export_optuna, record_campaign, t4_of_campaign, trials_csv, trials_parquet
 from evo.record import Record, open_record
 from tests.synthetic import fill_campaign, make_spec, promote_best
 
@@ -89,6 +89,9 @@ def test_the_artifact_is_strict_json_with_raw_samples(record: Record) -> None:
     assert document["environment"]["git_sha"].startswith("0123")
     warm = [item for item in document["samples"] if item["l2"] == "warm" and item["name"] == "variant"]
     assert len(warm[0]["values_us"]) == 30
+    assert "replayed_at" not in document
+    replayed = replace(champion, campaign=replace(champion.campaign, replay="recorded times of a GPU"))
+    assert "measured_at" not in json_artifact(replayed), "a replayed time is never called a measured one"
 
 
 def test_a_trial_that_was_not_promoted_says_so(record: Record) -> None:
@@ -164,6 +167,9 @@ def test_optuna_opens_the_campaign_as_a_study(record: Record, tmp_path: Path) ->
         export_optuna(record, 1, storage)
     with pytest.raises(InputError, match="is the results database"):
         export_optuna(record, 1, f"sqlite:///{record.name}")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="--storage: is no file"):
+        export_optuna(record, 1, f"sqlite:///{tmp_path / 'pipe'}")
     with pytest.raises(InputError, match="cannot be opened"):
         export_optuna(record, 1, f"sqlite:///{tmp_path}/nowhere/optuna.db")
 
@@ -178,6 +184,25 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="-o: "):
             write_file(bad, "x")
     assert [path.name for path in tmp_path.iterdir()] == ["out.h"]
+
+
+def test_only_files_are_written_over(tmp_path: Path) -> None:
+    """A rename onto a device replaces it: as root, /dev/null of the whole machine."""
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link.h", tmp_path / "out.h"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe: -o: is a device or a pipe"):
+        write_file(pipe, "x")
+    assert pipe.is_fifo()
+    file.write_text("old")
+    link.symlink_to(file)
+    write_file(link, "new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+
+
+def test_a_recording_takes_the_place_of_no_database(record: Record) -> None:
+    with pytest.raises(InputError, match=r"-o: is a database; expected another file"):
+        record_campaign(1, out=Path(record.name), db=record.name)
 
 
 def _mask() -> int:

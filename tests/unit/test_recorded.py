@@ -126,11 +126,11 @@ def test_a_t4_file(tmp_path: Path) -> None:
         (b"[1]", "JSON object"),
         (b'{"a":' * 50_000, "nested beyond reason"),
         (b'{"a": 1}', "format: expected"),
-        (b'{"format": "evo_recording", "knobs": []}', "not a complete recording"),
+        (b'{"format": "evo_recording", "version": 1, "knobs": []}', "not a complete recording"),
         (b'{"results": []}', "results: expected at least one"),
         (json.dumps(cachefile(tune_params={"tile": [16], "mode": ["a"]})).encode(), "not a complete recording"),
         (
-            b'{"format":"evo_recording","knobs":[{"name":"a","values":[1]}],"trials":[{"indices":[0],"samples_us":[-1]}]}',
+            b'{"format":"evo_recording","version":1,"knobs":[{"name":"a","values":[1]}],"trials":[{"indices":[0],"samples_us":[-1]}]}',
             "positive",
         ),
     ],
@@ -148,6 +148,9 @@ def test_broken_files_are_told_in_one_line(tmp_path: Path, content: bytes, said:
     ("changes", "said"),
     [
         ({"date": None}, "date: expected a text, not None"),
+        ({"version": 2}, "version: expected 1, not 2"),
+        ({"trials": []}, "trials: expected a list with at least one trial"),
+        ({"knobs": 3}, "knobs: expected a list of knobs"),
         ({"commit": 5}, "commit: expected a text, not 5"),
         ({"device": "H200"}, "device: expected its name and facts"),
         ({"device": {"name": "H200", "limits": None}}, "device.limits: expected numbers and words by name"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evo.errors import InputError
-from evo.record import Event, Record, open_record, upgrade_database
+from evo.record import Event, Record, database_name, is_missing, open_record, upgrade_database
 from evo.record.open import _make_engine, database_revision, migrate, parse_url
 from evo.record.schema import REVISIONS
 from tests.records import make_spec, make_trial, run_python
@@ -36,6 +36,29 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(database: Path, co
     assert database.read_bytes() == content
 
 
+def test_what_is_no_file_is_refused_at_once(database: Path) -> None:
+    os.mkfifo(database)
+    with pytest.raises(InputError, match=r"results\.db: --db: is a device or a pipe"):
+        open_record(database)
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+
+
+def test_a_database_that_others_wrote_to_is_called_damaged(database: Path) -> None:
+    with open_record(database) as record:
+        campaign = record.start_campaign(make_spec())
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE campaigns SET options = '{'")
+    with (
+        open_record(database) as record,
+        pytest.raises(InputError, match=r"results\.db: damaged: expected JSON .* '{'"),
+    ):
+        record.campaign(campaign)
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM alembic_version")
+    with pytest.raises(InputError, match=r"results\.db: alembic_version: expected the schema's revision"):
+        open_record(database)
+
+
 def test_another_programs_database_is_refused(database: Path) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("CREATE TABLE recipes (name TEXT)")
@@ -50,8 +73,20 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
         open_record(tmp_path)
     with pytest.raises(InputError, match="--db"):
         open_record("nonsense://x")
+    with pytest.raises(InputError, match=r"^postgresql://me:\*\*\*@host:port/x: --db: expected a file or a URL"):
+        open_record("postgresql://me:secret@host:port/x")
     with pytest.raises(InputError, match=r"/proc/results.db"):
         open_record("/proc/results.db")
+
+
+def test_a_file_is_missing_however_it_is_named(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = (str(database), f"sqlite:///{database}", f"~/{database.name}")
+    assert [is_missing(name) for name in names] == [True] * 3
+    open_record(database).close()
+    assert [is_missing(name) for name in names] == [False] * 3
+    assert not is_missing("postgresql://me@host/x")
+    assert database_name("postgresql://me:secret@host/x") == "postgresql://me:***@host/x"
 
 
 def test_two_processes_may_create_the_same_database(database: Path) -> None:
