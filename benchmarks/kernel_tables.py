@@ -78,7 +78,7 @@ def reasons(report: dict[str, Any]) -> str:
 
 def cases(report: dict[str, Any]) -> str:
     """Phase 5's champion on every case, warm and cold, beside PyTorch's best backend and what was asked for."""
-    heading = ["case", "PyTorch's best", "phase5", "ratio, warm L2", "ratio, cold L2", "at least", "aim"]
+    heading = ["case", "PyTorch's best", "phase5", "ratio, warm L2", "ratio, cold L2", "at least", "aim", "trials"]
     rows: Rows = []
     for case, found in report["cases"].items():
         warm = _warm(found)
@@ -87,7 +87,8 @@ def cases(report: dict[str, Any]) -> str:
         least, aim = ASKED.get(case, ("-", "-"))
         chilled = f"{cold['phase5 champion']['ratio']:.2f}"
         theirs = f"{best['against']} {time_cell(warm[best['against']])}"
-        rows.append([case, theirs, time_cell(best), ratio_cell(best), chilled, least, aim])
+        trials = f"{found['searches']['phase5']['evaluated']:,}"
+        rows.append([case, theirs, time_cell(best), ratio_cell(best), chilled, least, aim, trials])
     clean = [case for case, said in report.get("sanitizer", {}).items() if _clean(said.get("phase5", ""))]
     words = (
         f"compute-sanitizer (memcheck and racecheck) is clean on the champions of {', '.join(clean)}. " if clean else ""
@@ -96,6 +97,9 @@ def cases(report: dict[str, Any]) -> str:
     if "flash" in long:
         flash = long["flash"]["p50_us"] / long["phase5 champion"]["p50_us"]
         words += f"On long the ratio to PyTorch's flash backend is {flash:.2f}. "
+    for case, found in report.get("earlier", {}).items():
+        trials, ratio = found["searches"]["phase5"]["evaluated"], _warm(found)["phase5 champion"]["ratio"]
+        words += f"A first search of {case}, of {trials} trials, had ended at {ratio:.2f}. "
     return markdown(heading, rows) + "\n" + words + origin(report)
 
 

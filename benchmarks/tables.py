@@ -243,7 +243,6 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase_reasons": ("profiles_h200.json", kernel_tables.reasons),
     "cases": ("kernels_h200.json", kernel_tables.cases),
     "eager": ("eager_h200.json", kernel_tables.eager),
-    "eager_again": ("eager_again_h200.json", kernel_tables.eager),
     "correctness": ("correctness_h200.json", kernel_tables.correctness),
     "resources": ("resources.json", lambda report: resources.table(report) + "\n"),
     "cpu_attention": ("cpu_attention.json", contest),
