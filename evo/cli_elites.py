@@ -56,6 +56,7 @@ def elites(
 def promote(
     campaign: Annotated[int, typer.Argument(help="A campaign's number.")],
     db: DbOption = "results.db",
+    base: Annotated[str, typer.Option("--base", "-b", help="Its base's YAML file, where Evo does not know it.")] = "",
     rounds: Annotated[int, typer.Option(help="Rounds of the comparison.")] = 40,
     margin: MarginOption = 1.0,
     contest_timeout: ContestTimeoutOption = 600.0,
@@ -77,6 +78,7 @@ def promote(
         result = promote_campaign(
             campaign,
             db=db,
+            base=base,
             rounds=rounds,
             margin=parse_margin(margin),
             contest_timeout_s=contest_timeout,

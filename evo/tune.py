@@ -377,20 +377,24 @@ def promote_campaign(
     campaign_id: int,
     *,
     db: str,
+    base: str = "",
     rounds: int = 40,
     margin: float = 0.01,
     contest_timeout_s: float = 600.0,
     ray_address: str | None = None,
     say: Say = lambda _: None,
 ) -> SearchResult:
-    """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search. Raises: InputError."""
+    """Re-measure a recorded campaign's best and crown or refuse, as at the end of a search.
+
+    base: where the campaign's base is to be found, if not by its name. Raises: InputError.
+    """
     with open_record(db, create=False) as record:
         campaign = record.campaign(campaign_id)
         if campaign.replay:
             raise InputError(f"campaign {campaign_id} was replayed ({campaign.replay}); there is nothing to re-measure")
         causal = bool(campaign.constants.get("causal", False))
         request = SearchRequest(
-            base=campaign.base,
+            base=base or campaign.base,
             case=campaign.case_name.removesuffix("-causal") if causal else campaign.case_name,
             dtype=campaign.dtype,
             causal=causal,
@@ -401,6 +405,8 @@ def promote_campaign(
             contest_timeout_s=contest_timeout_s,
         )
         setting = resolve(request)
+        if setting.base.name != campaign.base:
+            raise InputError(f"--base {base}: expected {campaign.base}, the base of campaign {campaign_id}")
         say(f"Starting Ray and a {setting.target} worker (a few seconds)")
         with raise_fleet(request, setting) as fleet:
             binding, facts = bind(setting, fleet), fleet.ready.facts

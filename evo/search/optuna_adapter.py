@@ -16,9 +16,10 @@ from evo.space import Configuration, SearchSpace
 
 RESAMPLED_MOST = 3  # suggestions drawn for one proposal before the last of them is repaired
 NUMERIC = {"cmaes", "gp", "qmc", "tpe-ordered"}  # models of numbers; the others see each knob as a set of choices
-GENERATIONS = {"cmaes", "nsgaii", "nsgaiii"}  # a generation is complete only when each of its own trials is told
+# Told every trial of their own: a generation is complete only then, brute force walks from trial to trial.
+OWN_TRIALS = {"cmaes", "nsgaii", "nsgaiii", "bruteforce"}
 PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
-UNFIT = {"base", "partialfixed", "grid"}
+UNFIT = {"base", "basega", "partialfixed", "grid"}  # abstract, or in need of more than a seed
 
 
 class OptunaProposer(HistoryProposer):
@@ -45,6 +46,8 @@ class OptunaProposer(HistoryProposer):
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # cmaes warns of every knob that is a choice, every time
         self.optuna = optuna
         self.study = optuna.create_study(sampler=self.sampler, direction="minimize")
+        # Brute force stops a study whose box it has walked through; here the search says when it is over.
+        self.study.stop = lambda: None  # type: ignore[method-assign]
         self.orders = [k.coordinates.argsort(kind="stable").tolist() for k in space.knobs]
         self.places = [{index: at for at, index in enumerate(order)} for order in self.orders]
         self.distributions = self._distributions()
@@ -68,7 +71,7 @@ class OptunaProposer(HistoryProposer):
         failed = value != value
         if isinstance(outcome, Measured) and not failed:
             self.worst = max(self.worst, value)
-        if failed and self.name in NUMERIC | GENERATIONS and self.worst > 0:
+        if failed and self.name in NUMERIC | OWN_TRIALS and self.worst > 0:
             failed, value = False, self.worst  # these models have no notion of failure
         state = self.optuna.trial.TrialState
         with warnings.catch_warnings():
@@ -94,7 +97,7 @@ class OptunaProposer(HistoryProposer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                trial, indices, free = self._of_generation() if self.name in GENERATIONS else self._of_model()
+                trial, indices, free = self._of_study() if self.name in OWN_TRIALS else self._of_model()
             except ImportError as error:
                 raise _not_installed(self.name, error.name or "a package it needs") from None
         if not free:
@@ -104,10 +107,10 @@ class OptunaProposer(HistoryProposer):
                 return None
             indices = nearest
         # What a generation counts must be a trial of its own; a model learns as well from one that is added.
-        self.asked[indices] = (trial, self.name not in GENERATIONS)
+        self.asked[indices] = (trial, self.name not in OWN_TRIALS)
         return indices
 
-    def _of_generation(self) -> tuple[Any, Indices, bool]:
+    def _of_study(self) -> tuple[Any, Indices, bool]:
         trial = self.study.ask(self.distributions)
         indices = self._indices(trial.params)
         return trial, indices, self._is_free(indices)

@@ -14,7 +14,7 @@ from evo.space import Configuration, Knob, SearchSpace
 
 pytest.importorskip("optuna")
 APART = ("gp", "nsgaiii")  # slow, or like another one: tried on a short search below
-NAMES = [n for n in proposer_names() if n not in APART] + ["optuna:random"]
+NAMES = [n for n in proposer_names() if n not in APART] + ["optuna:random", "optuna:bruteforce"]
 NAMES += ["evo, controlled", "tpe, controlled"]  # with a random arm that has a third of the proposals
 
 
@@ -189,7 +189,13 @@ def test_samplers_that_are_slow_or_alike_keep_the_promises_too(name_: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name_", "said"), [("evoo", "did you mean evo?"), ("optuna:tpee", "did you mean tpe"), ("optuna:grid", "unknown")]
+    ("name_", "said"),
+    [
+        ("evoo", "did you mean evo?"),
+        ("optuna:tpee", "did you mean tpe"),
+        ("optuna:grid", "unknown"),
+        ("optuna:basega", "unknown"),
+    ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(name_: str, said: str) -> None:
     with pytest.raises(InputError, match=said):

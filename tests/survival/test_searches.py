@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -105,7 +106,7 @@ def test_two_searches_into_one_database_both_complete(place: Ground) -> None:
     assert place.rows("SELECT DISTINCT state FROM campaigns") == [("done",)]
     assert not list(place.folder.glob("*.spool-*"))
     _replay_and_verify_again(place)
-    _promote_without_time(place)
+    _promote_without_time(place, base)
 
 
 def _replay_and_verify_again(place: Ground) -> None:
@@ -132,10 +133,19 @@ def _replay_and_verify_again(place: Ground) -> None:
     assert reason.startswith("verified again: verify: wrong_output")
 
 
-def _promote_without_time(place: Ground) -> None:
-    """A comparison has no longer than its limit: each part of it is stopped, and all stays as it was."""
+def _promote_without_time(place: Ground, base: Path) -> None:
+    """A comparison has no longer than its limit: each part of it is stopped, and all stays as it was.
+
+    From a folder in which the base is not found by its name.
+    """
     reigning = place.rows(REIGNING)
-    evo("promote", "2", "--db", str(place.db), "--contest-timeout", "0.001", cwd=place.folder, code=1)
+    promote = ["promote", "2", "--db", str(place.db), "--contest-timeout", "0.001"]
+    for asked, said in (
+        (["--base", "cpu_attention"], "expected hostile, the base of campaign 2"),
+        ([], "no such base"),
+    ):
+        assert said in evo(*promote, *asked, cwd=base.parent, code=2).stderr
+    evo(*promote, "--base", str(base), cwd=base.parent, code=1)
     query = "SELECT reason FROM promotions WHERE campaign_id = 2 ORDER BY id DESC LIMIT 3"
     assert {reason for (reason,) in place.rows(query)} == {"timeout: hang: verification: no answer within 0.001 s"}
     assert place.rows(REIGNING) == reigning
