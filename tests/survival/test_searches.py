@@ -67,18 +67,21 @@ def test_every_hostile_variant_is_one_rejection_and_nothing_is_left(place: Groun
     assert place.rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_killed_driver_loses_nothing_and_resume_goes_on(place: Ground) -> None:
-    base = write_base(place.folder, honest=60, each=1)
+@pytest.mark.timeout(500)
+def test_a_driver_killed_twenty_times_loses_nothing_and_resume_goes_on(place: Ground) -> None:
+    base = write_base(place.folder, honest=120, each=1)
     rng = random.Random(5)
     arguments = ("--base", str(base), *QUICK, *LIMITS)
-    driver = place.start(*arguments, "--budget", "20", "--seed", "7")
+    driver = place.start(*arguments, "--budget", "100", "--seed", "7")
+    _wait_for_a_trial(place)
     recorded: list[tuple[str, object]] = []
-    for kill in range(3):
-        _wait_for_trials(place, driver, 2 + 5 * kill + rng.randrange(4))
+    for kill in range(20):
+        time.sleep(rng.uniform(0, 6))  # while it starts, builds, measures or records
+        assert driver.poll() is None, f"it ended before it was killed:\n{place.log}"
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         took_s, left = place.settle()
-        assert not left, f"orphans {took_s:.0f} s after the driver was killed"
+        assert not left, f"orphans {took_s:.0f} s after the driver was killed, time {kill + 1}"
         assert place.litter() == []
         assert place.rows("PRAGMA integrity_check") == [("ok",)]
         now = [(trial["configuration"], trial["time_us"]) for trial in place.trials()]
@@ -88,10 +91,10 @@ def test_a_killed_driver_loses_nothing_and_resume_goes_on(place: Ground) -> None
     assert driver.wait() == 0, place.log
     trials = place.trials()
     assert {trial["campaign_id"] for trial in trials} == {1}
-    assert len(trials) == 20, "the budget goes on where it stopped"
+    assert len(trials) == 100, "the budget goes on where it stopped"
     assert max(Counter(trial["configuration"] for trial in trials).values()) == 1, "none is evaluated twice"
     (campaign,) = place.rows("SELECT state, seed, budget, proposer FROM campaigns")
-    assert campaign == ("done", 7, 20, "random")
+    assert campaign == ("done", 7, 100, "random")
     assert place.rows("SELECT count(*) FROM elites WHERE until IS NULL") == [(3,)]
 
 
@@ -151,12 +154,12 @@ def _promote_without_time(place: Ground, base: Path) -> None:
     assert place.rows(REIGNING) == reigning
 
 
-def _wait_for_trials(place: Ground, driver: object, count: int) -> None:
+def _wait_for_a_trial(place: Ground) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if place.db.exists():
             tables = place.rows("SELECT name FROM sqlite_master WHERE name = 'trials'")
-            if tables and place.rows("SELECT count(*) FROM trials")[0][0] >= count:
+            if tables and place.trials():
                 return
         time.sleep(0.05)
-    pytest.fail(f"no {count} trials within four minutes\n{place.log}")
+    pytest.fail(f"no trial within four minutes\n{place.log}")
