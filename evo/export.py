@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evo.base import base_paths
 from evo.errors import InputError
-from evo.expression import value_text
+from evo.expression import nearest_name, value_text
 from evo.launch_text import launch_text
 from evo.outcome import Resources
 from evo.record import Campaign, Elite, Record, RecordedTrial, Samples, VariantRecord
@@ -71,7 +72,8 @@ def find_champion(
     elites = [e for e in record.elites(base=base, case_name=case_name, dtype=dtype, arch=arch) if e.rank == 1]
     if not elites:
         at = "".join(f", {value}" for value in (case_name, dtype, arch) if value)
-        raise InputError(f"{record.name}: no elite of base {base}{at}; run: evo search --base {base}")
+        near = "" if base in base_paths() else nearest_name(base, {e.place.base for e in record.elites()} - {base})
+        raise InputError(f"{record.name}: no elite of base {base}{at}{near or f'; run: evo search --base {base}'}")
     if len(elites) > 1:
         places = "; ".join(f"--case {e.place.case_name} --dtype {e.place.dtype} --arch {e.place.arch}" for e in elites)
         raise InputError(f"{record.name}: base {base} has {len(elites)} champions; add one of: {places}")

@@ -431,6 +431,7 @@ def test_a_name_of_several_lines_is_shown_in_one(
         ("runs export 1 -o trials.pdf", "-o trials.pdf: expected a name that ends in .csv, .parquet or .json (T4)"),
         ("export --base phase4 -o champion.pdf --format pdf", "--format pdf: expected header, json or t4"),
         ("export --base phase5 -o champion.h", "no elite of base phase5; run: evo search --base phase5"),
+        ("export --base phse4 -o champion.h", "no elite of base phse4 (did you mean phase4?)"),
         ("runs show 99", "no campaign 99; `evo runs` lists them"),
         ("promote 1", "campaign 1 was replayed"),
         ("record 1", "campaign 1 was replayed"),
