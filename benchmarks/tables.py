@@ -144,7 +144,7 @@ def survival_kills(report: dict[str, Any]) -> str:
         ["processes left", str(sum(len(k["orphans"]) for k in kills) + len(report["orphans"]))],
         ["temporary files left", str(sum(len(k["temporary_files"]) for k in kills) + len(report["temporary_files"]))],
         ["all processes gone after", f"{max(k['settled_s'] for k in kills):.1f} s at most"],
-        ["outcomes in the end", f"{report['outcomes']} of a budget of {report['budget']}"],
+        ["outcomes in the end", f"{report['outcomes']} of {' + '.join(str(row[3]) for row in report['campaigns'])}"],
     ]
     return markdown(["", ""], rows) + "\n" + _ground(report)
 
