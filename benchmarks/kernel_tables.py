@@ -97,9 +97,6 @@ def cases(report: dict[str, Any]) -> str:
     if "flash" in long:
         flash = long["flash"]["p50_us"] / long["phase5 champion"]["p50_us"]
         words += f"On long the ratio to PyTorch's flash backend is {flash:.2f}. "
-    for case, found in report.get("earlier", {}).items():
-        trials, ratio = found["searches"]["phase5"]["evaluated"], _warm(found)["phase5 champion"]["ratio"]
-        words += f"A first search of {case}, of {trials} trials, had ended at {ratio:.2f}. "
     return markdown(heading, rows) + "\n" + words + origin(report)
 
 

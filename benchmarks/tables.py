@@ -241,7 +241,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "phase4_h200_throughput": ("phase4_h200.json", throughput),
     "phases": ("kernels_h200.json", kernel_tables.phases),
     "phase_reasons": ("profiles_h200.json", kernel_tables.reasons),
-    "cases": ("kernels_h200.json", kernel_tables.cases),
+    "cases": ("cases_h200.json", kernel_tables.cases),
     "eager": ("eager_h200.json", kernel_tables.eager),
     "correctness": ("correctness_h200.json", kernel_tables.correctness),
     "resources": ("resources.json", lambda report: resources.table(report) + "\n"),
