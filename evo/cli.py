@@ -232,7 +232,7 @@ def _parse_control(control: str, share: float | None) -> float | None:
 
 def _offer_resume(request: SearchRequest, *, ask: bool) -> SearchRequest:
     """An unfinished campaign of the same base and case: ask whether to go on with it, or say how to."""
-    from evo.tune import find_unfinished
+    from evo.resume import find_unfinished
 
     found = find_unfinished(request)
     if found is None:

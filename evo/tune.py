@@ -19,7 +19,6 @@ from evo.patience import Patience
 from evo.preflight import Say, check_knobs, prove_harness
 from evo.promote import Crowning, judge, record_crowning
 from evo.provenance import describe_environment
-from evo.record import Campaign as RecordedCampaign
 from evo.record import (
     CampaignSpec,
     Environment,
@@ -31,6 +30,7 @@ from evo.record import (
     is_missing,
     open_record,
 )
+from evo.resume import as_before, find_unfinished, nothing_to_resume, stream_of, to_resume
 from evo.search import check_name, make_proposer
 from evo.search.control import with_control
 from evo.setting import SearchRequest, Setting, check_memory, check_space, resolve
@@ -76,7 +76,7 @@ def search(
     check_space(request, setting)
     check_memory(request, setting)
     if request.resume and find_unfinished(request) is None:
-        raise _nothing_to_resume(database_name(request.db), setting)
+        raise nothing_to_resume(database_name(request.db), setting)
     check_place(request.db)
     with contextlib.ExitStack() as held:
         record = None if is_missing(request.db) else held.enter_context(open_record(request.db))
@@ -155,12 +155,12 @@ def search_with(
     binding = binding or bind(setting, fleet)
     facts = fleet.ready.facts
     place = Place(setting.base.name, setting.case_name, setting.dtype, facts.arch)
-    unfinished = _to_resume(record, request, setting, place) if request.resume else None
+    unfinished = to_resume(record, setting, place) if request.resume else None
     if unfinished is not None:
-        request = _as_before(request, unfinished, record.searched_s(unfinished.id))
+        request = as_before(request, unfinished, record.searched_s(unfinished.id))
     seeds = [binding.space.default] if binding.space.has_default else []
     seeds += _known_elites(record, binding, place)
-    stream = _stream(request.seed, unfinished.evaluated if unfinished is not None else 0)
+    stream = stream_of(request.seed, unfinished.evaluated if unfinished is not None else 0)
     proposer = make_proposer(request.proposer, binding.space, stream, budget=request.budget, seeds=seeds)
     if request.control_share is not None:
         proposer = with_control(proposer, request.control_share, stream)
@@ -209,62 +209,6 @@ def search_with(
     finally:
         record.finish_campaign(campaign_id, result.state, result.reason)
     return result
-
-
-def find_unfinished(request: SearchRequest) -> RecordedCampaign | None:
-    """The campaign that `resume` would go on with, newest first; None when there is none. Raises: InputError."""
-    if is_missing(request.db):
-        return None
-    setting = resolve(request)
-    place = Place(setting.base.name, setting.case_name, setting.dtype, arch="")
-    with open_record(request.db) as record:  # another search may be making it just now
-        return next(iter(_unfinished(record, setting, place)), None)
-
-
-def _unfinished(record: Record, setting: Setting, place: Place) -> list[RecordedCampaign]:
-    """Unfinished campaigns of this place and target, newest first."""
-    return [
-        campaign
-        for campaign in record.unfinished_campaigns(place.base)
-        if (campaign.case_name, campaign.dtype, campaign.target) == (place.case_name, place.dtype, setting.target)
-        and (not place.arch or campaign.arch == place.arch)
-        and bool(campaign.replay) == (setting.recording is not None)
-    ]
-
-
-def _to_resume(record: Record, request: SearchRequest, setting: Setting, place: Place) -> RecordedCampaign:
-    found = _unfinished(record, setting, place)
-    if not found:
-        raise _nothing_to_resume(record.name, setting, f" on {place.arch}")
-    return found[0]
-
-
-def _nothing_to_resume(database: str, setting: Setting, where: str = "") -> InputError:
-    what = f"{setting.base.name}, case {setting.case_name} {setting.dtype}{where}"
-    return InputError(f"--resume: {database} has no unfinished campaign of {what}")
-
-
-def _as_before(request: SearchRequest, campaign: RecordedCampaign, searched_s: float) -> SearchRequest:
-    """The request with proposer, seed, budget, limits and control arm of the campaign that it goes on with.
-
-    Of its time limit it has what is left after `searched_s`; one that is given now begins now.
-    """
-    limit_s = campaign.options.get("time_limit_s")
-    left_s = None if limit_s is None else max(0.0, limit_s - searched_s)
-    return replace(
-        request,
-        proposer=campaign.proposer,
-        seed=campaign.seed,
-        budget=campaign.budget if request.own_budget else request.budget,
-        time_limit_s=left_s if request.time_limit_s is None else request.time_limit_s,
-        patience=request.patience or campaign.patience,
-        control_share=campaign.control_share,
-    )
-
-
-def _stream(seed: int, told: int) -> int:
-    """The seed of a proposer that goes on after `told` outcomes: it must not draw again what it drew before."""
-    return seed if told == 0 else (seed + 1_000_003 * told) % 2**31
 
 
 def _start_campaign(

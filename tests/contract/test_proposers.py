@@ -12,7 +12,6 @@ from evo.search import Proposer, make_proposer, proposer_names
 from evo.search.control import with_control
 from evo.space import Configuration, Knob, SearchSpace
 
-pytest.importorskip("optuna")
 APART = ("gp", "nsgaiii")  # slow, or like another one: tried on a short search below
 NAMES = [n for n in proposer_names() if n not in APART] + ["optuna:random", "optuna:bruteforce"]
 NAMES += ["evo, controlled", "tpe, controlled"]  # with a random arm that has a third of the proposals
@@ -182,8 +181,6 @@ def test_a_huge_space_is_searched_without_listing(name: str) -> None:
 
 @pytest.mark.parametrize("name_", APART)
 def test_samplers_that_are_slow_or_alike_keep_the_promises_too(name_: str) -> None:
-    if name_ == "gp":
-        pytest.importorskip("torch")
     asked = play(make(name_), 14)
     assert len(set(asked)) == 14
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from evo.recheck import replay_trial, verify_elites
+from tests.command_line import evo
 from tests.hostile.searches import Ground, ground
 from tests.hostile.variants import FATES, write_base
-from tests.unit.test_cli import evo
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"),

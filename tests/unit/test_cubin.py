@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cuda.bindings import nvrtc
 
 from evo.targets.cubin import program_digest
-
-nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
 
 SOURCE = """
 struct Config { static constexpr int kUsed = 3; static constexpr int kIdle = 5; };

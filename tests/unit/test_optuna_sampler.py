@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 
-optuna = pytest.importorskip("optuna")
-from evo.search import EvoSampler  # noqa: E402
-from evo.search.optuna_sampler import grid  # noqa: E402
+from evo.search import EvoSampler
+from evo.search.optuna_sampler import grid
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

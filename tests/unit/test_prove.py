@@ -106,7 +106,8 @@ def test_a_proof_that_holds_has_no_complaint() -> None:
 
 @pytest.mark.parametrize(("arch", "constants", "most"), [("sm_89", HALF, 99), ("sm_90", {**HOST, "head_dim": 128}, 4)])
 def test_every_cuda_mutant_builds_without_a_gpu(arch: str, constants: dict[str, Any], most: int) -> None:
-    nvrtc = pytest.importorskip("evo.targets.nvrtc")
+    from evo.targets import nvrtc
+
     chosen = mutants("cuda", "attention", constants)[:most]
     variants = [
         mutant_variant(m, "cuda", "attention", constants=constants, arch=arch, toolchain=nvrtc.toolchain())

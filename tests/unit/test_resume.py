@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from evo import cli, sanitize, tune
+from evo import cli, resume, sanitize, tune
 from evo.errors import InputError
 from evo.outcome import Measured, Rejected
 from evo.record import CampaignSpec, Environment, open_record
@@ -45,10 +45,10 @@ def _interrupted(db: Path, request: SearchRequest) -> None:
 
 def test_no_unfinished_campaign_is_no_offer(tmp_path: Path) -> None:
     request = replace(REQUEST, db=str(tmp_path / "results.db"))
-    assert tune.find_unfinished(request) is None
+    assert resume.find_unfinished(request) is None
     assert not (tmp_path / "results.db").exists(), "looking makes no file"
     open_record(request.db).close()
-    assert tune.find_unfinished(request) is None
+    assert resume.find_unfinished(request) is None
 
 
 def test_the_offer_is_for_the_same_base_and_case(
@@ -57,7 +57,7 @@ def test_the_offer_is_for_the_same_base_and_case(
     db = tmp_path / "results.db"
     _interrupted(db, REQUEST)
     request = replace(REQUEST, db=str(db))
-    assert tune.find_unfinished(replace(request, case="small")) is None
+    assert resume.find_unfinished(replace(request, case="small")) is None
     assert not cli._offer_resume(request, ask=False).resume, "without a terminal nobody is asked"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("evo: campaign 1 of cpu_attention, case tiny, is unfinished (0 of 40 evaluated)")
@@ -78,11 +78,11 @@ def test_a_resumed_search_is_the_one_of_before(tmp_path: Path) -> None:
     db = tmp_path / "results.db"
     _interrupted(db, REQUEST)
     request = replace(REQUEST, db=str(db), resume=True, own_budget=True)
-    found = tune.find_unfinished(request)
+    found = resume.find_unfinished(request)
     assert found is not None
-    again = tune._as_before(request, found, 0.0)
+    again = resume.as_before(request, found, 0.0)
     assert (again.proposer, again.seed, again.budget, again.time_limit_s) == ("random", 11, 40, 90.0)
-    assert tune._as_before(replace(request, budget=60, own_budget=False), found, 0.0).budget == 60
+    assert resume.as_before(replace(request, budget=60, own_budget=False), found, 0.0).budget == 60
 
 
 def test_of_a_time_limit_is_left_what_was_not_searched(tmp_path: Path) -> None:
@@ -94,9 +94,9 @@ def test_of_a_time_limit_is_left_what_was_not_searched(tmp_path: Path) -> None:
             record.record_trial(1, replace(make_trial(number), started_at=started, recorded_at=ended))
         (found,), searched_s = record.unfinished_campaigns(), record.searched_s(1)
     assert searched_s == pytest.approx(45.0)
-    assert tune._as_before(REQUEST, found, searched_s).time_limit_s == pytest.approx(45.0)
-    assert tune._as_before(REQUEST, found, 100.0).time_limit_s == 0.0
-    assert tune._as_before(replace(REQUEST, time_limit_s=60.0), found, searched_s).time_limit_s == 60.0, "from now on"
+    assert resume.as_before(REQUEST, found, searched_s).time_limit_s == pytest.approx(45.0)
+    assert resume.as_before(REQUEST, found, 100.0).time_limit_s == 0.0
+    assert resume.as_before(replace(REQUEST, time_limit_s=60.0), found, searched_s).time_limit_s == 60.0, "from now on"
 
 
 def test_a_campaign_that_failed_is_offered_too_and_one_that_is_done_is_not(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_campaign_that_failed_is_offered_too_and_one_that_is_done_is_not(tmp_p
     for state, offered in (("failed", True), ("done", False)):
         with open_record(db) as record:
             record.finish_campaign(1, state, "OSError: no space left on device")
-        assert (tune.find_unfinished(replace(REQUEST, db=str(db))) is not None) == offered
+        assert (resume.find_unfinished(replace(REQUEST, db=str(db))) is not None) == offered
 
 
 def test_a_resumed_search_proves_itself_as_the_first_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +161,9 @@ def test_a_generator_that_repeats_itself_still_finds_what_is_untried() -> None:
 
 
 def test_a_resumed_search_draws_from_another_stream_of_its_seed() -> None:
-    assert tune._stream(7, 0) == 7
-    assert len({tune._stream(7, told) for told in range(100)}) == 100
-    assert tune._stream(7, 40) == tune._stream(7, 40) < 2**31
+    assert resume.stream_of(7, 0) == 7
+    assert len({resume.stream_of(7, told) for told in range(100)}) == 100
+    assert resume.stream_of(7, 40) == resume.stream_of(7, 40) < 2**31
 
 
 FINDING = """========= COMPUTE-SANITIZER

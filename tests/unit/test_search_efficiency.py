@@ -95,7 +95,7 @@ def test_searches_of_different_budgets_are_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", kernel_tuner_peers.STRATEGIES)
 def test_kernel_tuners_strategies_see_every_configuration_once_and_keep_to_the_budget(strategy: str) -> None:
-    pytest.importorskip("kernel_tuner")
+    pytest.importorskip("kernel_tuner", reason="Kernel Tuner is not installed: pip install -e '.[peers]'")
     values = tuple(range(1, 9))
     space = SearchSpace([Knob("x", values), Knob("y", values), Knob("z", values)], {"rule": "x * y <= 40"})
     looked: list[tuple[int, ...]] = []

@@ -24,8 +24,6 @@ from evo.space import Configuration, SearchSpace, Value
 from evo.targets import nvrtc
 from evo.variant import Variant, make_variant
 
-pytest.importorskip("cuda.bindings.nvrtc")
-
 SEED = int(os.environ.get("EVO_TEMPLATES_SEED", "0"))
 DRAWN = 20_000  # combinations looked through for one that breaks just one rule
 BASES = [name for name in sorted(base_paths()) if find_base(name).language == "cuda"]

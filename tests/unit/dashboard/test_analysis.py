@@ -85,7 +85,8 @@ def test_the_knob_that_decides_is_the_most_important() -> None:
 
 
 def test_importances_are_those_of_an_ordinary_study() -> None:
-    optuna = pytest.importorskip("optuna")
+    import optuna
+
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 4, 200), rng.integers(0, 3, 200)
     times = [float(10 + 5 * a + b + rng.random()) for a, b in zip(x, y, strict=True)]
