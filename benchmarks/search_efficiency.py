@@ -101,6 +101,8 @@ def play(name: str, proposer_name: str, seed: int, budget: int, noise: float) ->
             proposer.tell(asked[0], Measured((time_us,)) if np.isfinite(time_us) else failed)
     cpu_s = time.process_time() - began
     curve = promoted(np.array(true), np.array(told), noise, rng)
+    rest = min(budget, judged.space.size) - len(curve)  # a strategy that has converged stays with what it has
+    curve = np.append(curve, np.full(rest, curve[-1] if len(curve) else np.inf))
     return {
         "space": name,
         "proposer": proposer_name,

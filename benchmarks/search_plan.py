@@ -9,10 +9,10 @@ import argparse
 from functools import cache
 from typing import NamedTuple
 
-from benchmarks.kernel_tuner_peers import LARGEST, PREFIX, kernel_tuner_peers
+from benchmarks.kernel_tuner_peers import PREFIX, kernel_tuner_peers
 from benchmarks.search_ideas import IDEAS
 from benchmarks.search_peers import ABLATIONS, peer
-from benchmarks.search_spaces import judged_space, space_names
+from benchmarks.search_spaces import space_names
 from evo.errors import InputError
 from evo.space import Knob, SearchSpace
 
@@ -22,9 +22,9 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[float, ...], int]] = {  # proposer
     "main": (MAIN, (0.0,), 400),
     "ablations": ((*ABLATIONS, *IDEAS), (0.0,), 200),
     "noise": (MAIN, (0.03, 0.06), 200),
-    "peers": (OTHERS, (0.0,), 200),
-    "ordered": (("tpe-ordered",), (0.0,), 200),
-    "kernel_tuner": (kernel_tuner_peers(), (0.0,), 200),
+    "peers": (OTHERS, (0.0,), 400),
+    "ordered": (("tpe-ordered",), (0.0,), 400),
+    "kernel_tuner": (kernel_tuner_peers(), (0.0,), 400),
 }
 
 
@@ -53,7 +53,6 @@ def planned(arguments: argparse.Namespace) -> list[Planned]:
         for proposer in proposers
         if _installed(proposer)
         for space in spaces
-        if not proposer.startswith(PREFIX) or judged_space(space).space.size <= LARGEST
     ]
 
 
