@@ -158,13 +158,18 @@ class Seat:
     Raises: InputError from the constructor when the device cannot serve at all.
     """
 
-    def __init__(self, spec: WorkerSpec, *, spare: bool = True, place: str = "") -> None:
-        """place: a secret name in a fleet, under which the seat finds the nursery that one before it had to leave."""
+    def __init__(
+        self, spec: WorkerSpec, *, spare: bool = True, place: str = "", nursery: Nursery | None = None
+    ) -> None:
+        """place: a secret name in a fleet, under which the seat finds the nursery that one before it had to leave.
+
+        nursery: one of that place that is this process's own already.
+        """
         self.spec, self._keeps_spare = spec, spare
         self.recovery_s = 0.0  # from the last loss of a worker until the next one was ready
         self._anchor = ""
         self._spare: WorkerProcess | None = None
-        self._nursery = Nursery(spec.target, place)
+        self._nursery = nursery or Nursery(spec.target, place)
         try:
             self._worker = WorkerProcess(spec, self._nursery)
             self.ready = self._activate(self._worker)

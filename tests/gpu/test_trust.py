@@ -58,13 +58,13 @@ def test_a_killed_seat_is_back_within_ten_seconds_and_what_waited_is_measured() 
         for number, variant in enumerate((hang, right)):
             fleet.submit_run(number, variant, gpu_trust.built(variant), None)
         time.sleep(1.0)
-        lost = fleet._seats[0]
+        lost = fleet._seats.handles[0]
         os.kill(actor_of(), signal.SIGKILL)
         killed_at, back_s = time.monotonic(), 0.0
         done: list[Done] = []
         while len(done) < 2 and time.monotonic() - killed_at < 120:
             done += fleet.wait(0.1)
-            if not back_s and fleet._seats and fleet._seats[0] is not lost:
+            if not back_s and fleet._seats.handles and fleet._seats.handles[0] is not lost:
                 back_s = time.monotonic() - killed_at
         assert 0 < back_s < gpu_trust.RECOVERY_S
     fates = {finished.number: finished.result for finished in done}

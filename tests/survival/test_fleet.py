@@ -118,8 +118,8 @@ def test_what_waited_behind_a_killed_seat_is_not_blamed(fleet: Fleet, kit: Kit) 
     for _ in range(2):
         time.sleep(1.0)
         os.kill(actor_of(), signal.SIGKILL)
-        seat, killed_at = fleet._seats[0], time.monotonic()
-        done += _until(fleet, lambda seat=seat: bool(fleet._seats) and fleet._seats[0] is not seat)
+        seat, killed_at = fleet._seats.handles[0], time.monotonic()
+        done += _until(fleet, lambda seat=seat: bool(fleet._seats.handles) and fleet._seats.handles[0] is not seat)
         assert time.monotonic() - killed_at < 10
         nurseries.add(nursery_of())
     assert len(nurseries) == 1, "what took seconds to import is used by the next seat"
@@ -152,7 +152,6 @@ def test_a_cuda_compilation_that_never_ends_is_one_rejection_and_its_builder_is_
 ) -> None:
     """NVRTC compiles in the builder's own process, which is stopped with it."""
     monkeypatch.setattr(fleet, "build_s", 2.0)
-    monkeypatch.setattr("evo.fleet._GRACE_S", 3.0)
     fleet.submit_build(6, endless())
     stopped = _until(fleet, lambda: fleet.building() == 0)
     assert [getattr(finished.result, "fate", "") for finished in stopped] == ["timeout: build"]
@@ -167,10 +166,10 @@ def test_a_seat_that_cannot_be_raised_again_ends_the_search_with_one_line(
     fleet: Fleet, kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Last: it takes the fleet's only seat."""
-    monkeypatch.setattr("evo.fleet._GRACE_S", 1.0)
-    ray.kill(fleet._standby)
-    fleet._options = {"num_cpus": 1000}  # no node has so many: as if the only one with a GPU were gone
-    fleet.spec = _spec(start_s=0.1)
+    monkeypatch.setattr("evo.seats._GRACE_S", 1.0)
+    ray.kill(fleet._seats._beside)
+    fleet._seats.options = {"num_cpus": 1000}  # no node has so many: as if the only one with a GPU were gone
+    fleet._seats.spec = _spec(start_s=0.1)
     variant = kit.variant("hang", serial=1)
     fleet.submit_run(5, variant, kit.built(variant), None)
     time.sleep(0.5)

@@ -64,7 +64,7 @@ def room(module: str) -> str:
 
 
 def test_only_the_fleet_imports_ray() -> None:
-    assert users("ray") == {"evo.cluster", "evo.fleet"}
+    assert users("ray") == {"evo.cluster", "evo.fleet", "evo.seats"}
 
 
 def test_only_the_record_imports_sqlalchemy() -> None:
