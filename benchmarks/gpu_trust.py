@@ -1,18 +1,17 @@
-"""Can a search on this GPU be believed, and does it survive? Kill rate, recovery times and null runs, as JSON.
+"""Can a search on this GPU be believed, and does it survive? Kill rate, recovery times and null runs.
 
-    python -m benchmarks.gpu_trust -o benchmarks/results/gpu_trust_h200.json
+`pytest -m gpu` plays these, holds each against its limit and, where EVO_GPU_REPORT names a file, writes the figures:
 
-`pytest -m gpu` asserts the same numbers against their thresholds.
+    EVO_GPU_REPORT=benchmarks/results/gpu_trust_h200.json pytest -m gpu
 """
 
 from __future__ import annotations
 
-import argparse
+import os
+import signal
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.report import opening, show_report
 from benchmarks.timing_noise import study
 from evo.fleet import Fleet
 from evo.measure import Timing
@@ -22,6 +21,7 @@ from evo.seat import Seat, WorkerSpec
 from evo.targets import build, make_target
 from evo.variant import Variant
 from evo.workloads import find_workload
+from tests.hostile.kit import actor_of
 
 WARM_SPREAD, COLD_SPREAD = 0.010, 0.015
 RECOVERY_S = 10.0
@@ -117,25 +117,31 @@ def fleet_outcomes() -> dict[str, str]:
     return fates
 
 
-def null_run(base: str = "phase4") -> dict[str, Any]:
+def killed_seat() -> dict[str, Any]:
+    """The seat's own process is killed while a kernel hangs: seconds until another serves, and the fate of both runs.
+
+    `hang` was at work and is tried again, `control` waited behind it.
+    """
+    case = find_workload("attention").case("tiny", dtype="float16")
+    names, fates = ("hang", CONTROL), {}
+    with Fleet(WorkerSpec("cuda", "attention", case, QUICK, evaluate_s=8.0)) as fleet:
+        arch, toolchain = fleet.ready.facts.arch, fleet.ready.toolchain
+        for number, name in enumerate(names):
+            variant = hostile_variant(name, arch, toolchain, case.constants())
+            fleet.submit_run(number, variant, built(variant), None)
+        time.sleep(1.0)
+        lost = fleet._seats.handles[0]
+        os.kill(actor_of(), signal.SIGKILL)
+        killed_at, back_s = time.monotonic(), 0.0
+        while len(fates) < len(names) and time.monotonic() - killed_at < 120:
+            for done in fleet.wait(0.1):
+                result = done.result
+                fates[names[done.number]] = result.fate if isinstance(result, Rejected) else "measured"
+            if not back_s and fleet._seats.handles and fleet._seats.handles[0] is not lost:
+                back_s = time.monotonic() - killed_at
+    return {"back_s": round(back_s, 2), "fates": fates}
+
+
+def null_run() -> dict[str, Any]:
     """Fifty copies of one variant, three times: how far apart are they timed, and is one promoted?"""
-    return study(base, "mission", [], copies=50, rounds=30, null_runs=3)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="phase4", help="of the null run")
-    parser.add_argument("--out", "-o", type=Path)
-    options = parser.parse_args()
-    report = {
-        **opening("gpu_trust", make_target("cuda")),
-        "kill_rate": kill_rate(),
-        "recoveries": recoveries(),
-        "fleet": fleet_outcomes(),
-        "null_run": null_run(options.base),
-    }
-    show_report(report, options.out)
-
-
-if __name__ == "__main__":
-    main()
+    return study("phase4", "mission", [], copies=50, rounds=30, null_runs=3)

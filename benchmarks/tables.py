@@ -165,6 +165,7 @@ def gpu_trust(report: dict[str, Any]) -> str:
         [f"{event['kernel']} ({event['outcome']})", f"next worker ready in {event['recovery_s']:.1f} s"]
         for event in report["recoveries"]
     ]
+    rows.append(["the seat's own process is killed", f"next seat ready in {report['killed_seat']['back_s']:.1f} s"])
     words = f"{facts['device']} ({facts['arch']}, driver {facts['driver']}), PyTorch {facts['torch']}"
     return markdown(["", ""], rows) + f"\n{words}, commit {facts['git_sha'][:12] or 'unknown'}.\n"
 

@@ -187,8 +187,11 @@ class Campaign:
         return None if self.budget is None else max(0, self.budget - self.progress.evaluated - len(self._pending))
 
     def _propose(self) -> None:
-        """Keep every builder busy, but build no further ahead of the seats than they can use."""
-        room = self.fleet.builders - self.fleet.building()
+        """Keep every builder busy, but build no further ahead of the seats than they can use.
+
+        One build waits for the first builder that is free, so that none is idle while outcomes are recorded.
+        """
+        room = self.fleet.builders + 1 - self.fleet.building()
         backlog = self.fleet.running() - _AHEAD * self.fleet.seats
         wanted = min(room, _BATCH, self.fleet.builders - max(0, backlog))
         left = self._left()

@@ -86,9 +86,11 @@ class Fleet:
     _to_build: deque[_Flight] = field(init=False, default_factory=deque)
     _to_run: deque[_Flight] = field(init=False, default_factory=deque)
     _cluster: Cluster = field(init=False)
+    _builder: Any = field(init=False)  # made once: each made anew is another function to Ray, sent to every process
 
     def __enter__(self) -> Fleet:
         self._cluster, self._seats = Cluster(self.address), Seats(self.spec, self.gpu_type)
+        self._builder = ray.remote(_build).options(num_cpus=1, max_retries=0)
         try:
             self._cluster.join()
             self._start()
@@ -194,8 +196,7 @@ class Fleet:
         while self._to_build and self._building < max(1, self.builders):
             flight = self._to_build.popleft()
             flight.submitted_at = time.time()
-            task = ray.remote(_build).options(num_cpus=1, max_retries=0)
-            flight.ref = task.remote(flight.variant, self.build_s)
+            flight.ref = self._builder.remote(flight.variant, self.build_s)
             self._flights[flight.ref] = flight
             self._building += 1
         while self._to_run and self._seats.handles:
