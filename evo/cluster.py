@@ -20,6 +20,7 @@ from evo.sweeper import Sweeper
 _STARTS = 3  # tries to start Ray on a machine that is busy
 # Ray 2.60 asks for a token wherever ~/.ray/auth_token exists, and shows it to a given address only when told to.
 _WITH_TOKEN = "one that asks for a token is joined with RAY_AUTH_MODE=token and its token in ~/.ray/auth_token"
+_UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")  # Ray's autoscaler, log tailing and dashboard
 _STORE_BYTES = 256 * 2**20  # Ray's object store: binaries pass through it, nothing large
 
 
@@ -61,7 +62,7 @@ class Cluster:
             ray.init(address=self.address, **quiet)
             return
         self._sweeper = Sweeper()
-        with _loopback():
+        with _alone():
             ray.init(
                 include_dashboard=False,
                 num_cpus=max(2, os.cpu_count() or 2),
@@ -103,20 +104,32 @@ def seats_of(target: str, gpu_type: str | None) -> tuple[int, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _loopback() -> Iterator[None]:
-    """Let a Ray that is started now bind its servers to 127.0.0.1 alone.
+def _alone() -> Iterator[None]:
+    """Let a Ray that is started now bind its servers to 127.0.0.1 alone, and do without processes that one machine has
+    no use for: each takes half a second or a whole one of a core, and memory.
 
-    Ray does so by itself where it does not support clusters (macOS, Windows); elsewhere it replaces a loopback address
-    that it is given by the machine's own. The switch is read while the node starts.
+    Ray binds to loopback by itself where it does not support clusters (macOS, Windows); elsewhere it replaces a
+    loopback address that it is given by the machine's own. The switch is read while the node starts.
     """
     from ray._private import ray_constants
+    from ray._private.node import Node
 
-    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    absent: Any = object()
+    changes = [(ray_constants, "ENABLE_RAY_CLUSTER", False), *((Node, starts, _nothing) for starts in _UNUSED)]
+    before = [(where, name, getattr(where, name, absent)) for where, name, _ in changes]
+    for (where, name, value), (_, _, was) in zip(changes, before, strict=True):
+        if was is not absent:
+            setattr(where, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        for where, name, was in before:
+            if was is not absent:
+                setattr(where, name, was)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """In place of a method that starts a process."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,42 @@
+"""Two thousand variants, every tenth of which does its worst, in one search (`benchmarks/survival.py`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+
+import pytest
+
+from benchmarks import survival
+from tests.hostile.searches import ground
+from tests.hostile.variants import FATES
+
+VARIANTS = 2000
+EACH = 22  # of every hostility
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.timeout(1200)  # of a busy machine; a quarter of it is needed
+@pytest.mark.xdist_group("campaign")
+def test_two_thousand_variants_a_tenth_of_them_hostile_are_all_accounted_for_and_nothing_is_left() -> None:
+    with ground() as place:
+        report = survival.campaign(place, VARIANTS)
+        assert report["exit_code"] == 0, place.log
+        assert "is not one of Evo's own bases: its code is compiled and run here as" in place.log
+    assert report["unexpected"] == [], report["longest_s"]
+    assert report["recorded"] == report["recorded_once"] == VARIANTS
+    measured = VARIANTS - EACH * len(FATES)
+    fates = {f"{hostility} -> {': '.join(fate)}": EACH for hostility, fate in FATES.items()}
+    assert report["fates"] == {"none -> measured": measured, **fates}
+
+    taken_down = Counter({": ".join(fate): 0 for fate in FATES.values()})
+    for stage, reason in FATES.values():
+        taken_down[f"{stage}: {reason}"] += EACH * (stage in ("crash", "timeout") and reason != "build")
+    recoveries = {fate: found["count"] for fate, found in report["recovery_s"].items()}
+    assert recoveries == dict(+taken_down), "every loss of a worker is an event"
+    assert max(found["max"] for found in report["recovery_s"].values()) < 10
+
+    assert abs(report["driver_memory_mib"]["growth"]) < 0.10, report["driver_memory_mib"]
+    assert report["orphans"] == report["temporary_files"] == []
+    assert report["listening_beyond_loopback"] == []
+    assert report["integrity"] == "ok"
