@@ -1,6 +1,7 @@
 """Does a search survive its variants and its own death? Three studies on the host target, with JSON for the docs.
 
-campaign: every variant of a space of which a tenth is hostile, each accounted for, with the driver's memory watched.
+campaign: every variant of a space of which a tenth is hostile, each accounted for, with the driver's memory watched;
+a test plays it too, and writes its report where EVO_SURVIVAL_REPORT names a file.
 kills: one search whose driver is killed with SIGKILL at random moments and resumed each time.
 seats: how soon a slot is back when a worker, a process above it or the seat itself is killed, with every core busy.
 
@@ -60,8 +61,12 @@ def main() -> None:
             found = campaign(place, options.variants)
         else:
             found = kills(place, options) if options.study == "kills" else seats(place.folder, options.times)
-    report = {"study": f"survival_{options.study}", **found, "environment": _environment()}
-    show_report(report, options.out)
+    show_report(report_of(options.study, found), options.out)
+
+
+def report_of(study: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What a study found, with its name and where it was played."""
+    return {"study": f"survival_{study}", **found, "environment": _environment()}
 
 
 def campaign(place: Ground, variants: int) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from benchmarks import survival
+from benchmarks.report import write_report
 from tests.hostile.searches import ground
 from tests.hostile.variants import FATES
 
@@ -21,6 +24,8 @@ EACH = 22  # of every hostility
 def test_two_thousand_variants_a_tenth_of_them_hostile_are_all_accounted_for_and_nothing_is_left() -> None:
     with ground() as place:
         report = survival.campaign(place, VARIANTS)
+        if path := os.environ.get("EVO_SURVIVAL_REPORT"):
+            write_report(Path(path), survival.report_of("campaign", report))
         assert report["exit_code"] == 0, place.log
         assert "is not one of Evo's own bases: its code is compiled and run here as" in place.log
     assert report["unexpected"] == [], report["longest_s"]
