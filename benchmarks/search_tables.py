@@ -48,7 +48,29 @@ def kernel_tuner(report: Report) -> str:
         for r in rows
         if r["space"] in played and (r["proposer"] in ("evo", "random") or r["proposer"].startswith(KERNEL_TUNER))
     ]
-    return _table(_means(kept)) + "\n" + f"On {len(played)} spaces: {', '.join(sorted(played))}.\n"
+    words = f"On {len(played)} spaces{_on_fewer(kept, played)}; {_searches(kept)}.\n"
+    return _table(_means(kept)) + "\n" + words
+
+
+def _on_fewer(rows: Rows, played: set[str]) -> str:
+    """What is to be said of strategies that were not played on all of these spaces, with evo on the same."""
+    from benchmarks.search_efficiency import mean_of
+
+    words = ""
+    for name in sorted({r["proposer"] for r in rows}):
+        there = {r["space"] for r in rows if r["proposer"] == name}
+        if there == played:
+            continue
+        both = [
+            {"proposer": one, **mean_of([r for r in rows if r["proposer"] == one and r["space"] in there])}
+            for one in (name, "evo")
+        ]
+        (called, *theirs), (_, *ours) = _cells(both, CHECKPOINTS)
+        without = " and ".join(sorted(played - there))
+        words += (
+            f"; {called} on {len(there)} of them, without {without}: {', '.join(theirs)}; evo there {', '.join(ours)}"
+        )
+    return words
 
 
 def noise(report: Report) -> str:
@@ -167,10 +189,14 @@ def _table(means: Rows, points: Sequence[str] = CHECKPOINTS) -> str:
     return markdown(_heading(points), list(_cells(means, points)))
 
 
-def _origin(report: Report) -> str:
-    counts = sorted(r["runs"] for r in report["rows"])
+def _searches(rows: Rows) -> str:
+    counts = sorted(r["runs"] for r in rows)
     each = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    words = f"{len(report['spaces'])} spaces, {each} searches per proposer and space, {sum(counts):,} in all"
+    return f"{each} searches per proposer and space, {sum(counts):,} in all"
+
+
+def _origin(report: Report) -> str:
+    words = f"{len(report['spaces'])} spaces, {_searches(report['rows'])}"
     return f"{words}; {report['date']}, commit {report['commit'][:12]}{_older(report)}.\n"
 
 

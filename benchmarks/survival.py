@@ -40,9 +40,9 @@ from evo.targets.host import HostTarget
 from evo.targets.processor import cores
 from tests.hostile.kit import CASE, Kit, actor_of, children_of, guard_of, nursery_of
 from tests.hostile.searches import ROOT, Ground, ground
-from tests.hostile.variants import FATES, write_base
+from tests.hostile.variants import FATES, SLOW, write_base
 
-BUILD_S, RUN_S = 2, 2  # an honest variant takes a tenth of that for each, on two quiet cores
+BUILD_S, RUN_S = 4, 3  # of quiet cores an honest variant takes a tenth of a second for each
 QUICK = ("--case", "tiny", "--proposer", "random", "--no-proof", "--rounds", "30", "--db", "results.db")
 KILLED = ("worker", "its parent", "nursery", "seat")
 LIMITS = ("--build-timeout", str(BUILD_S), "--run-timeout", str(RUN_S))
@@ -71,8 +71,9 @@ def report_of(study: str, found: dict[str, Any]) -> dict[str, Any]:
 
 def campaign(place: Ground, variants: int) -> dict[str, Any]:
     """Search a whole space of which a tenth is hostile, and account for every variant of it."""
-    each = max(1, round(variants / 10 / len(FATES)))
-    base = write_base(place.folder, honest=variants - each * len(FATES), each=each)
+    counts = shares(variants)
+    hostile = sum(counts.values())
+    base = write_base(place.folder, honest=variants - hostile, each=counts["crash"], slow=counts[SLOW[0]])
     started = time.time()
     driver = place.start("--base", str(base), *QUICK, *LIMITS, "--budget", str(2 * variants))
     memory: list[tuple[int, float]] = []
@@ -99,7 +100,7 @@ def campaign(place: Ground, variants: int) -> dict[str, Any]:
     late = [used for done, used in memory if done >= 0.9 * variants]
     return {
         "variants": variants,
-        "hostile": each * len(FATES),
+        "hostile": hostile,
         "exit_code": driver.returncode,
         "recorded": len(trials),
         "recorded_once": len({trial["configuration"] for trial in trials}),
@@ -121,6 +122,13 @@ def campaign(place: Ground, variants: int) -> dict[str, Any]:
         "integrity": place.rows("PRAGMA integrity_check")[0][0],
         "log_tail": place.log.splitlines()[-3:],
     }
+
+
+def shares(variants: int) -> dict[str, int]:
+    """How many there are of each hostility, a tenth in all: those that cost a time limit are a third of the others."""
+    slow = max(1, round(variants / 250))
+    each = max(1, (variants // 10 - slow * len(SLOW)) // (len(FATES) - len(SLOW)))
+    return {hostility: slow if hostility in SLOW else each for hostility in FATES}
 
 
 def kills(place: Ground, options: argparse.Namespace) -> dict[str, Any]:

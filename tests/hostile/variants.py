@@ -19,18 +19,21 @@ FATES = {
     "parent": ("crash", "SIGKILL"),  # kills the process above its worker
     "stray": ("crash", "SIGSEGV"),  # leaves a child of its own behind
 }
+SLOW = ("hang", "slow_compile")  # each costs a time limit
 
 
-def write_base(folder: Path, *, honest: int, each: int) -> Path:
+def write_base(folder: Path, *, honest: int, each: int, slow: int | None = None) -> Path:
     """Write `search_spaces/hostile.yaml` and its template under the folder; returns the YAML's path.
 
-    The space holds `honest` variants that are right and `each` of every hostility, all of them different programs.
+    The space holds `honest` variants that are right and `each` of every hostility (`slow` of those in SLOW where that
+    is given), all of them different programs.
     """
+    of_slow = each if slow is None else slow
     (folder / "kernels").mkdir(parents=True)
     (folder / "search_spaces").mkdir()
     shutil.copy(TEMPLATE, folder / "kernels" / TEMPLATE.name)
     path = folder / "search_spaces" / "hostile.yaml"
-    serials = ", ".join(str(serial) for serial in range(max(honest, each)))
+    serials = ", ".join(str(serial) for serial in range(max(honest, each, of_slow)))
     path.write_text(
         f"""template: {TEMPLATE.name}
 workload: attention
@@ -40,7 +43,8 @@ knobs:
   serial: [{serials}]
   hostility: [none, {", ".join(FATES)}]
 rules:
-  few_are_hostile: serial < {each} if hostility != none else serial < {honest}
+  honest_ones: hostility != none or serial < {honest}
+  hostile_ones: hostility == none or serial < ({of_slow} if hostility in ({", ".join(SLOW)}) else {each})
 """
     )
     return path

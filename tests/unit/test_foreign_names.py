@@ -63,8 +63,8 @@ def test_a_recording_of_others_needs_a_name_that_a_file_could_have(name: str) ->
         ("template: hostile.cpp", "template: ../../../../etc/passwd"),
         ("  serial: [0, 1]", "  'serial; int x': [0, 1]"),
         ("  serial: [0, 1]", "  serial: ['a b', 'c']"),
-        ("  few_are_hostile: ", "  'few are hostile': "),
-        ("few_are_hostile: serial", "few_are_hostile: __import__('os').system('id') or serial"),
+        ("  honest_ones: ", "  'honest ones': "),
+        ("honest_ones: hostility", "honest_ones: __import__('os').system('id') or hostility"),
         ("doc: Attention", "doc: !!python/object/apply:os.system [id]\nx: Attention"),
     ],
 )
