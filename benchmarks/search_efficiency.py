@@ -254,14 +254,15 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def with_kept(rows: list[dict[str, Any]], previous: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows, and those of an earlier report that speak of more searches; a kept one names its commit."""
+    """The rows, and those of an earlier report that speak of more searches, not shorter ones; each names its commit."""
 
     def key(row: dict[str, Any]) -> tuple[float, str, str]:
         return row["noise"], row["proposer"], row["space"]
 
     found = {key(row): row for row in rows}
     for row in previous["rows"]:
-        if row["runs"] > found.get(key(row), {"runs": 0})["runs"]:
+        ours = found.get(key(row), {"runs": 0, "fraction": {}})
+        if row["runs"] > ours["runs"] and len(row["fraction"]) >= len(ours["fraction"]):
             found[key(row)] = {"commit": previous["commit"], **row}
     return [found[k] for k in sorted(found)]
 

@@ -66,12 +66,15 @@ def test_a_benchmark_stopped_is_taken_up_and_reported(tmp_path: Path) -> None:
 
 
 def test_rows_of_an_earlier_report_stand_where_there_are_fewer_searches_now() -> None:
-    def row(proposer: str, runs: int, score: float) -> dict[str, object]:
-        return {"noise": 0.0, "proposer": proposer, "space": SPACE, "runs": runs, "score": score}
+    def row(proposer: str, runs: int, score: float, *reached: str) -> dict[str, object]:
+        fraction = dict.fromkeys(reached or ("50", "100"), 0.9)
+        return {"noise": 0.0, "proposer": proposer, "space": SPACE, "runs": runs, "score": score, "fraction": fraction}
 
-    previous = {"commit": "old", "rows": [row("evo", 25, 0.1), row("tpe", 25, 0.2), row("random", 25, 0.3)]}
-    rows = judge.with_kept([row("evo", 25, 0.4), row("tpe", 5, 0.5)], previous)
+    known = [row("evo", 25, 0.1), row("tpe", 25, 0.2), row("random", 25, 0.3), row("cmaes", 100, 0.6, "50")]
+    found = [row("evo", 25, 0.4), row("tpe", 5, 0.5), row("cmaes", 25, 0.7)]
+    rows = judge.with_kept(found, {"commit": "old", "rows": known})
     assert [(r["proposer"], r["score"], r.get("commit")) for r in rows] == [
+        ("cmaes", 0.7, None),  # of longer searches
         ("evo", 0.4, None),
         ("random", 0.3, "old"),
         ("tpe", 0.2, "old"),
