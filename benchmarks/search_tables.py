@@ -66,10 +66,10 @@ def _on_fewer(rows: Rows, played: set[str]) -> str:
             for one in (name, "evo")
         ]
         (called, *theirs), (_, *ours) = _cells(both, CHECKPOINTS)
-        without = " and ".join(sorted(played - there))
         words += (
-            f"; {called} on {len(there)} of them, without {without}: {', '.join(theirs)}; evo there {', '.join(ours)}"
+            f"; {called} on {len(there)} of them, without {' and '.join(sorted(played - there))}, in the same order: "
         )
+        words += f"{', '.join(theirs)}; evo there {', '.join(ours)}"
     return words
 
 
