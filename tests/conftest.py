@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests, a file at a time; what needs a machine to itself is in one of them only.
 
-    What names a group of its own takes minutes, and so comes first.
+    What names a group of its own takes minutes, and so comes first; then what else is to survive, beside it.
     """
     first = {item for item in items if item.get_closest_marker("xdist_group")}
     for item in items:
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         alone = "gpu" if "gpu" in item.keywords else folder if folder == "survival" else None
         if item not in first:
             item.add_marker(pytest.mark.xdist_group(alone or str(item.path)))
-    items.sort(key=lambda item: item not in first)
+    items.sort(key=lambda item: (item not in first, item.path.parent.name != "survival"))
     if gpu_names():
         return
     no_gpu = pytest.mark.skip(reason="needs an NVIDIA GPU; run with `pytest -m gpu` on a machine that has one")
