@@ -112,7 +112,7 @@ def _promote_without_time(place: Ground, base: Path) -> None:
     From a folder in which the base is not found by its name.
     """
     reigning = place.rows(REIGNING)
-    promote = ["promote", "2", "--db", str(place.db), "--contest-timeout", "0.001"]
+    promote = ["promote", "2", "--db", str(place.db), "--contest-timeout", "1e-06"]  # shorter than the quickest verdict
     for asked, said in (
         (["--base", "cpu_attention"], "expected hostile, the base of campaign 2"),
         ([], "no such base"),
@@ -120,7 +120,7 @@ def _promote_without_time(place: Ground, base: Path) -> None:
         assert said in evo(*promote, *asked, cwd=base.parent, code=2).stderr
     evo(*promote, "--base", str(base), cwd=base.parent, code=1)
     query = "SELECT reason FROM promotions WHERE campaign_id = 2 ORDER BY id DESC LIMIT 3"
-    assert {reason for (reason,) in place.rows(query)} == {"timeout: hang: verification: no answer within 0.001 s"}
+    assert {reason for (reason,) in place.rows(query)} == {"timeout: hang: verification: no answer within 1e-06 s"}
     assert place.rows(REIGNING) == reigning
 
 
